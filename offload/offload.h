@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * offload: the KV cache. Everything that knows what a block is: homes, sequences, selection, the
+ * steps of attention. This is the header that an integrator with a model of his own includes.
+ *
+ *   qy_cache_open      pools, policy, scratch: all memory of the decode path is reserved here
+ *   qy_sequence_open   one context
+ *   qy_step_begin      what this step adds to which sequences      (QY_AGAIN: no room, nothing done)
+ *   qy_step_attend     for each layer: q, k, v in, attention out
+ *   qy_step_end        lengths advance, full blocks are sealed     (or qy_step_abort)
+ *
+ * Layout of a block: [layer][kv_head] slabs of [token][2][d] rows, then the policy's index bytes
+ * [layer][kv_head][token][index_bytes], then a footer: id, generation, chain hash of the token
+ * ids, XXH3 of each slab. Sealed blocks do not change any more.
+ */
+#ifndef QY_OFFLOAD_H
+#define QY_OFFLOAD_H
+
+#include "retrieval/retrieval.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#pragma GCC visibility push(default)
+
+/* cache.block_tokens, cache.sinks, cache.window, cache.row_type, cache.host_bytes */
+struct qy_cache_settings {
+    int64_t block_tokens; /* a power of two, 8..4096 */
+    int64_t sinks, window;
+    int row_type;         /* enum qy_row_type        */
+    uint64_t host_bytes;  /* 0 = what the request needs, under the memory that is usable */
+};
+extern const struct qy_setting qy_cache_setting_rows[];
+extern const size_t qy_cache_setting_count;
+
+struct qy_kv_shape {
+    uint32_t n_layers, n_heads, n_kv_heads, head_dim;
+};
+
+struct qy_cache;
+struct qy_sequence;
+
+struct qy_cache_params {
+    const struct qy_runtime *rt;        /* kept until close                               */
+    struct qy_device *dev;              /* kept until close                               */
+    struct qy_kv_shape shape;
+    struct qy_rope rope;                /* applied to q and k by the step; inv_freq kept    */
+    float scale;                        /* of q . k; 0 = 1/sqrt(head_dim)                   */
+    struct qy_cache_settings settings;
+    const struct qy_policy_ops *policy; /* kept                                           */
+    struct qy_budget budget;
+    uint32_t max_sequences;             /* open at once                                    */
+    uint32_t max_tokens;                /* of one sequence                                 */
+    uint32_t max_step_tokens;           /* of one step, all sequences together               */
+    uint64_t total_tokens;              /* that all sequences together may need; 0 =
+                                           max_sequences * max_tokens. Sizes the pool when
+                                           settings.host_bytes is 0                          */
+};
+
+/* QY_ERR_NOMEM with numbers (needed, given, what to change) when the request cannot fit in
+ * cache.host_bytes or in usable memory: before any work starts. [setup] [alloc] */
+QY_MUST enum qy_status qy_cache_open(const struct qy_cache_params *params, struct qy_cache **cache,
+                                     struct qy_error *err);
+void qy_cache_close(struct qy_cache *cache); /* sequences are closed first, by the caller */
+
+/* Bytes of home memory that n_tokens of one sequence take (whole blocks). */
+uint64_t qy_cache_bytes_for(const struct qy_cache *cache, uint64_t n_tokens);
+
+/* ---- sequences ------------------------------------------------------------------------------ */
+
+/* QY_AGAIN: max_sequences are open. [owner] */
+QY_MUST enum qy_status qy_sequence_open(struct qy_cache *cache, struct qy_sequence **seq,
+                                        struct qy_error *err);
+/* Gives the blocks back, zeroed before anyone else gets them. */
+void qy_sequence_close(struct qy_sequence *seq);
+uint32_t qy_sequence_tokens(const struct qy_sequence *seq);
+/* Forgets all tokens from n_tokens on (n_tokens <= its length). */
+QY_MUST enum qy_status qy_sequence_truncate(struct qy_sequence *seq, uint32_t n_tokens);
+/* dst (empty) becomes a copy of src, with blocks of its own. QY_AGAIN: no room. */
+QY_MUST enum qy_status qy_sequence_copy(struct qy_sequence *dst, const struct qy_sequence *src);
+/* Appends n tokens of random rows: for measurements of speed only. QY_AGAIN: no room. */
+QY_MUST enum qy_status qy_sequence_fill_random(struct qy_sequence *seq, uint32_t n, uint64_t seed);
+/* Recomputes the checksums of all sealed blocks. QY_ERR_CORRUPT names block, layer and head. */
+QY_MUST enum qy_status qy_sequence_verify(const struct qy_sequence *seq, struct qy_error *err);
+/* Chain hash of the token ids of sealed block i; 0 when block i is not sealed. */
+uint64_t qy_sequence_block_hash(const struct qy_sequence *seq, uint32_t block);
+
+/* ---- steps ------------------------------------------------------------------------------------ */
+
+enum qy_attend_mode {
+    QY_ATTEND_POLICY = 0, /* one new token attends as the policy says            */
+    QY_ATTEND_DENSE = 1   /* to everything (prefill, or the dense reference)      */
+};
+
+/* What one sequence adds in this step. n_tokens > 1 is always dense (prefill is exact). */
+struct qy_step_slice {
+    struct qy_sequence *seq;
+    uint32_t n_tokens;
+    const int32_t *ids; /* [n_tokens] token ids, for the chain hash */
+    enum qy_attend_mode mode;
+};
+
+/* Reserves blocks for all slices. QY_AGAIN: not enough free blocks (nothing changed); a sequence
+ * may appear once. [owner] [noalloc] */
+QY_MUST enum qy_status qy_step_begin(struct qy_cache *cache, const struct qy_step_slice *slices,
+                                     uint32_t n_slices, struct qy_error *err);
+/* One layer. Rows are the slices' tokens in order, total m.
+ *   q [m][stride] n_heads * head_dim at the start of each row, before RoPE; rotated in place
+ *   k [m][stride] n_kv_heads * head_dim, before RoPE; rotated in place
+ *   v [m][stride] n_kv_heads * head_dim
+ *   out [m][n_heads * head_dim], written
+ * Query head h reads KV head h / (n_heads / n_kv_heads). Layers in any order, each once.
+ * QY_ERR_CORRUPT: a value of k or v is not finite. [owner] [noalloc] */
+struct qy_qkv {
+    float *q, *k;
+    const float *v;
+    size_t stride;
+    float *out;
+};
+QY_MUST enum qy_status qy_step_attend(struct qy_cache *cache, uint32_t layer,
+                                      const struct qy_qkv *qkv);
+/* Lengths advance; blocks that became full are sealed. */
+QY_MUST enum qy_status qy_step_end(struct qy_cache *cache);
+/* Forgets what the step added. */
+void qy_step_abort(struct qy_cache *cache);
+
+/* ---- what happened --------------------------------------------------------------------------- */
+
+enum qy_stage { QY_STAGE_APPEND, QY_STAGE_SELECT, QY_STAGE_ATTEND, QY_STAGE_SEAL, QY_STAGE_COUNT };
+const char *qy_stage_name(enum qy_stage stage);
+
+struct qy_cache_stats {
+    uint64_t attended_rows, total_rows; /* of QY_ATTEND_POLICY slices; attended = the ratio */
+    uint64_t read_bytes;                /* rows read by attend and select, those slices      */
+    uint64_t dense_read_bytes;          /* what dense would have read, those slices          */
+    uint64_t stage_ns[QY_STAGE_COUNT];
+    uint64_t device_bytes, host_bytes, index_bytes; /* KV in use now, by tier: on a unified
+                                                       device everything is host            */
+    uint64_t reserved_bytes;            /* the pool                                        */
+    uint32_t blocks_used, blocks_total;
+    uint32_t sequences;
+};
+void qy_cache_stats(const struct qy_cache *cache, struct qy_cache_stats *stats);
+void qy_cache_stats_reset(struct qy_cache *cache); /* counters and times, not what is in use */
+
+#pragma GCC visibility pop
+#ifdef __cplusplus
+}
+#endif
+#endif
