@@ -90,14 +90,31 @@ void qy_tokenizer_close(struct qy_tokenizer *tokenizer);
 
 enum qy_encode_flags {
     QY_ENCODE_SPECIAL = 1, /* "<|im_start|>" in the text becomes its control token             */
-    QY_ENCODE_BOS = 2      /* put BOS (and EOS) where the file says add_bos_token / add_eos_token */
+    QY_ENCODE_BOS = 2      /* put BOS (and EOS) where the file says add_bos_token / add_eos_token;
+                              a BOS that the text brings itself is not doubled              */
 };
 
 /* ids [*n_ids] returned, freed with qy_free. Any bytes are taken (invalid UTF-8 too), and decoding
- * gives them back exactly. [alloc] */
+ * gives them back exactly, with one exception: a byte that the vocabulary has no token for (some
+ * lack control characters and bytes that UTF-8 never uses) becomes U+FFFD. At most 1 GiB. [alloc] */
 QY_MUST enum qy_status qy_tokenizer_encode(const struct qy_tokenizer *tokenizer, const char *text,
                                            size_t bytes, unsigned flags, int32_t **ids,
                                            size_t *n_ids, struct qy_error *err);
+
+/* A part of a text. Control tokens are recognised only inside one trusted span: text of users goes
+ * in spans that are not, so that "<|im_end|>" in it stays ordinary text. */
+struct qy_span {
+    const char *text;
+    size_t bytes;
+    int trusted;
+};
+
+/* One text given in spans: the ids are those of the joined text, except that control tokens come
+ * from trusted spans alone. flags: QY_ENCODE_BOS. Otherwise like qy_tokenizer_encode. [alloc] */
+QY_MUST enum qy_status qy_tokenizer_encode_spans(const struct qy_tokenizer *tokenizer,
+                                                 const struct qy_span *spans, size_t n_spans,
+                                                 unsigned flags, int32_t **ids, size_t *n_ids,
+                                                 struct qy_error *err);
 /* Bytes of one token into out; returns their number (0 for control tokens unless special != 0), or
  * -1 when id is out of range; -(needed) - 1 when out_bytes is too small. [noalloc] */
 int qy_tokenizer_piece(const struct qy_tokenizer *tokenizer, int32_t id, int special, char *out,
@@ -130,14 +147,27 @@ enum qy_chat_format { QY_CHAT_NONE, QY_CHAT_CHATML, QY_CHAT_LLAMA3 };
 
 /* Looks at tokenizer.chat_template. */
 enum qy_chat_format qy_chat_detect(const struct qy_gguf *gguf);
-/* One message in that format ("system", "user", "assistant"), then, with open_reply, the start of
- * the assistant's reply. *text returned, freed with qy_free. first: the conversation starts here
- * (BOS text of Llama-3, the template's default system message of ChatML when it names one). */
+/* A message as three spans for qy_tokenizer_encode_spans: before (trusted), content (not trusted:
+ * written by users), after (trusted). */
+struct qy_chat_parts {
+    char *before, *after; /* NUL-terminated; freed with qy_chat_parts_free                        */
+    const char *content;  /* inside the caller's content, less white space that the format trims  */
+    size_t bytes;         /* of content                                                         */
+};
+
+/* One message in that format; role is "system", "user", "assistant" or another lower-case word.
+ * With open_reply, after ends with the start of the assistant's reply. first: the conversation
+ * starts here (BOS text of Llama-3; the default system message that a ChatML template names, when
+ * role is not "system"). parts returned. QY_CHAT_NONE: before and after are empty. [alloc] */
 QY_MUST enum qy_status qy_chat_format_message(const struct qy_allocator *mem,
                                               const struct qy_gguf *gguf, enum qy_chat_format format,
                                               const char *role, const char *content, size_t bytes,
-                                              int first, int open_reply, char **text,
-                                              struct qy_error *err);
+                                              int first, int open_reply,
+                                              struct qy_chat_parts *parts, struct qy_error *err);
+void qy_chat_parts_free(const struct qy_allocator *mem, struct qy_chat_parts *parts);
+/* Text that closes a generated reply before the next message ("<|im_end|>\n", "<|eot_id|>", ""). Its
+ * first token is the one a model ends its reply with. */
+const char *qy_chat_reply_end(enum qy_chat_format format);
 
 /* ---- sampler --------------------------------------------------------------------------------- */
 
@@ -155,7 +185,7 @@ QY_MUST enum qy_status qy_sampler_open(const struct qy_allocator *mem, uint32_t 
                                        struct qy_sampler **sampler, struct qy_error *err);
 void qy_sampler_close(struct qy_sampler *sampler);
 /* Next id from logits [n_vocab]; greedy ties go to the lower id. gap (may be NULL) receives first
- * minus second logit. -1 when a logit is NaN. [noalloc] */
+ * minus second logit. -1 when a logit is NaN or none is above -infinity. [noalloc] */
 int32_t qy_sampler_next(struct qy_sampler *sampler, const float *logits, float *gap);
 /* ln p(id) under logits. [noalloc] */
 double qy_log_prob(const float *logits, uint32_t n_vocab, int32_t id);
@@ -186,6 +216,7 @@ const struct qy_model_info *qy_model_info(const struct qy_model *model);
 /* Shape and rotation for qy_cache_open. */
 struct qy_kv_shape qy_model_kv_shape(const struct qy_model *model);
 struct qy_rope qy_model_rope(const struct qy_model *model);
+float qy_model_scale(const struct qy_model *model); /* of q . k; 0 = 1/sqrt(head_dim) */
 /* Weights in memory beside the file's mapping, and activations. */
 uint64_t qy_model_weight_bytes(const struct qy_model *model);
 uint64_t qy_model_activation_bytes(const struct qy_model *model);
