@@ -23,7 +23,8 @@ add_library(quarry::quarry ALIAS quarry_shared)
 set_target_properties(quarry_shared PROPERTIES
   OUTPUT_NAME quarry EXPORT_NAME quarry
   VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR}
-  LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR})
+  LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}
+  LINK_LIBRARY_OVERRIDE "WHOLE_ARCHIVE,${qy_whole}") # also where a module names another as its own
 target_link_libraries(quarry_shared PRIVATE
   $<BUILD_INTERFACE:qy_flags> "$<LINK_LIBRARY:WHOLE_ARCHIVE,${qy_whole}>" Threads::Threads m)
 target_include_directories(quarry_shared INTERFACE

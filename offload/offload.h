@@ -5,7 +5,7 @@
  *
  *   qy_cache_open      pools, policy, scratch: all memory of the decode path is reserved here
  *   qy_sequence_open   one context
- *   qy_step_begin      what this step adds to which sequences      (QY_AGAIN: no room, nothing done)
+ *   qy_step_begin      what this step adds to which sequences      (QY_AGAIN: no room)
  *   qy_step_attend     for each layer: q, k, v in, attention out
  *   qy_step_end        lengths advance, full blocks are sealed     (or qy_step_abort)
  *
@@ -27,8 +27,8 @@ extern "C" {
 struct qy_cache_settings {
     int64_t block_tokens; /* a power of two, 8..4096 */
     int64_t sinks, window;
-    int row_type;         /* enum qy_row_type        */
-    uint64_t host_bytes;  /* 0 = what the request needs, under the memory that is usable */
+    int row_type;        /* enum qy_row_type        */
+    uint64_t host_bytes; /* 0 = what the request needs, under the memory that is usable */
 };
 extern const struct qy_setting qy_cache_setting_rows[];
 extern const size_t qy_cache_setting_count;
@@ -41,20 +41,20 @@ struct qy_cache;
 struct qy_sequence;
 
 struct qy_cache_params {
-    const struct qy_runtime *rt;        /* kept until close                               */
-    struct qy_device *dev;              /* kept until close                               */
+    const struct qy_runtime *rt; /* kept until close                               */
+    struct qy_device *dev;       /* kept until close                               */
     struct qy_kv_shape shape;
-    struct qy_rope rope;                /* applied to q and k by the step; inv_freq kept    */
-    float scale;                        /* of q . k; 0 = 1/sqrt(head_dim)                   */
+    struct qy_rope rope; /* applied to q and k by the step; inv_freq kept    */
+    float scale;         /* of q . k; 0 = 1/sqrt(head_dim)                   */
     struct qy_cache_settings settings;
     const struct qy_policy_ops *policy; /* kept                                           */
     struct qy_budget budget;
-    uint32_t max_sequences;             /* open at once                                    */
-    uint32_t max_tokens;                /* of one sequence                                 */
-    uint32_t max_step_tokens;           /* of one step, all sequences together               */
-    uint64_t total_tokens;              /* that all sequences together may need; 0 =
-                                           max_sequences * max_tokens. Sizes the pool when
-                                           settings.host_bytes is 0                          */
+    uint32_t max_sequences;   /* open at once                                    */
+    uint32_t max_tokens;      /* of one sequence                                 */
+    uint32_t max_step_tokens; /* of one step, all sequences together               */
+    uint64_t total_tokens;    /* that all sequences together may need; 0 =
+                                 max_sequences * max_tokens. Sizes the pool when
+                                 settings.host_bytes is 0                          */
 };
 
 /* QY_ERR_NOMEM with numbers (needed, given, what to change) when the request cannot fit in
@@ -85,7 +85,7 @@ QY_MUST enum qy_status qy_sequence_verify(const struct qy_sequence *seq, struct 
 /* Chain hash of the token ids of sealed block i; 0 when block i is not sealed. */
 uint64_t qy_sequence_block_hash(const struct qy_sequence *seq, uint32_t block);
 
-/* ---- steps ------------------------------------------------------------------------------------ */
+/* ---- steps ----------------------------------------------------------------------------------- */
 
 enum qy_attend_mode {
     QY_ATTEND_POLICY = 0, /* one new token attends as the policy says            */
@@ -119,7 +119,8 @@ struct qy_qkv {
 };
 QY_MUST enum qy_status qy_step_attend(struct qy_cache *cache, uint32_t layer,
                                       const struct qy_qkv *qkv);
-/* Lengths advance; blocks that became full are sealed. */
+/* Lengths advance; blocks that became full are sealed. QY_ERR_INVALID: a layer was not attended
+ * (or failed); the step goes on, and qy_step_abort leaves it. [owner] [noalloc] */
 QY_MUST enum qy_status qy_step_end(struct qy_cache *cache);
 /* Forgets what the step added. */
 void qy_step_abort(struct qy_cache *cache);
@@ -136,7 +137,7 @@ struct qy_cache_stats {
     uint64_t stage_ns[QY_STAGE_COUNT];
     uint64_t device_bytes, host_bytes, index_bytes; /* KV in use now, by tier: on a unified
                                                        device everything is host            */
-    uint64_t reserved_bytes;            /* the pool                                        */
+    uint64_t reserved_bytes; /* the pool                                        */
     uint32_t blocks_used, blocks_total;
     uint32_t sequences;
 };

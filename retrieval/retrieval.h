@@ -23,11 +23,12 @@ struct qy_budget {
     double mass;     /* top-p: attention mass to reach under the cap; 0 = not given */
 };
 
-/* "0.03" (share of N, at most 1.0), "2048" (tokens, above 1), "p0.95:0.10" (mass under a cap that is
- * itself a share or a count). QY_ERR_CONFIG says what is accepted. [any] */
+/* "0.03" (share of N, at most 1.0), "2048" (tokens, above 1), "p0.95:0.10" (mass under a cap that
+ * is itself a share or a count). QY_ERR_CONFIG says what is accepted. [any] */
 QY_MUST enum qy_status qy_budget_parse(const char *text, struct qy_budget *budget,
                                        struct qy_error *err);
-/* Tokens that the budget allows of n (rounded up, at most n); the cap when mass is given. [noalloc] */
+/* Tokens that the budget allows of n (rounded up, at most n); the cap when mass is given. [noalloc]
+ */
 uint32_t qy_budget_tokens(const struct qy_budget *budget, uint32_t n);
 
 /* One (sequence, KV head) of a layer in one step. */
@@ -35,12 +36,12 @@ struct qy_select_item {
     const float *q;      /* [group][d] f32, after RoPE                                      */
     struct qy_rows rows; /* of the sequence, this layer and KV head                         */
     uint32_t group;
-    uint32_t n;          /* tokens in the cache, the new one included                       */
-    uint32_t lo, hi;     /* may be chosen: lo <= id < hi (sinks before, window behind)       */
-    uint32_t k;          /* at most so many                                                */
+    uint32_t n;      /* tokens in the cache, the new one included                       */
+    uint32_t lo, hi; /* may be chosen: lo <= id < hi (sinks before, window behind)       */
+    uint32_t k;      /* at most so many                                                */
     uint32_t layer, kv_head, sequence; /* sequence: the slot given at sequence_open           */
-    uint32_t *ids;       /* [k] written, ascending                                          */
-    uint32_t *n_ids;     /* written                                                         */
+    uint32_t *ids;   /* [k] written, ascending                                          */
+    uint32_t *n_ids; /* written                                                         */
 };
 
 struct qy_policy; /* the state of one policy: the implementation's own */
@@ -50,8 +51,8 @@ struct qy_policy_params {
     struct qy_device *dev;       /* kept                                                    */
     uint32_t n_layers, n_heads, n_kv_heads, head_dim;
     uint32_t max_sequences, max_tokens; /* of one sequence                                   */
-    float scale;                 /* of q . k                                                */
-    double mass;                 /* of the budget, 0 = fixed size                            */
+    float scale; /* of q . k                                                */
+    double mass; /* of the budget, 0 = fixed size                            */
 };
 
 struct qy_policy_caps {
@@ -64,9 +65,9 @@ struct qy_policy_caps {
 /* A policy's table. One file each; `qy_policy_find` knows the built-in ones, an integrator passes
  * his own to qy_cache_open. Later versions add slots at the end: abi_size says what is there. */
 struct qy_policy_ops {
-    size_t abi_size;      /* sizeof(struct qy_policy_ops)                         (required) */
-    const char *name;     /* as in --policy                                       (required) */
-    const char *summary;  /* one sentence for --help                              (required) */
+    size_t abi_size;     /* sizeof(struct qy_policy_ops)                         (required) */
+    const char *name;    /* as in --policy                                       (required) */
+    const char *summary; /* one sentence for --help                              (required) */
     struct qy_policy_caps caps;
     /* Opens state for params; called once per cache. NULL: no state.             [setup] */
     enum qy_status (*open)(const struct qy_policy_params *params, struct qy_policy **policy,

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Blocks and the home they live in. The host home is one pool of blocks in this process's memory;
+ * a block is used where it lies, tails included (unified devices).
+ *
+ * A block is *open* while it is a tail and *sealed* when full. (id, generation) names its content:
+ * the generation goes up when the block is given back, and when a sealed block is opened again.
+ */
+#ifndef QYI_OFFLOAD_BLOCK_H
+#define QYI_OFFLOAD_BLOCK_H
+
+#include "offload/layout.h"
+
+struct qyi_home {
+    struct qy_pool *pool;
+    uint64_t *generations; /* [n_blocks] */
+    struct qyi_layout layout;
+    struct qy_allocator mem;
+};
+
+/* A pool of n_blocks on the NUMA node where the team runs. home is zeroed on failure. */
+QY_MUST enum qy_status qyi_home_open(const struct qy_runtime *rt, const struct qyi_layout *layout,
+                                     uint32_t n_blocks, struct qyi_home *home,
+                                     struct qy_error *err);
+void qyi_home_close(struct qyi_home *home);
+/* n blocks, their ids and addresses, all or none. QY_AGAIN: not so many are free. [noalloc] */
+QY_MUST enum qy_status qyi_home_get(struct qyi_home *home, uint32_t n, uint32_t *ids,
+                                    uint8_t **addresses);
+/* clean != 0: nothing was written to the block since qyi_home_get. [noalloc] */
+void qyi_home_put(struct qyi_home *home, uint32_t id, int clean);
+
+static inline struct qyi_footer *qyi_block_footer(const struct qyi_layout *layout, uint8_t *block)
+{
+    return (struct qyi_footer *)(void *)(block + layout->footer_at);
+}
+
+static inline uint64_t *qyi_block_sums(const struct qyi_layout *layout, uint8_t *block)
+{
+    return (uint64_t *)(void *)(block + layout->footer_at + sizeof(struct qyi_footer));
+}
+
+#endif

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Sealing and checking. A sealed block carries the XXH3 of each of its slabs and the chain hash of
+ * the token ids of its sequence up to its last token: equal hashes mean equal prefixes.
+ * Slabs are independent, so the team shares them; the chain is short and serial.
+ */
+#include "offload/cache.h"
+
+enum { MAX_THREADS = 256 };
+
+struct slab_job {
+    const struct qy_sequence *seq;
+    uint32_t first, n;       /* blocks                                      */
+    size_t bad[MAX_THREADS]; /* first slab of a thread that differs; checking */
+};
+
+static uint64_t slab_sum(const struct qyi_layout *l, const uint8_t *block, size_t slab)
+{
+    return qy_checksum(block + slab * l->slab_bytes, l->slab_bytes, slab);
+}
+
+static void seal_slabs(void *arg, uint32_t thread, uint32_t n_threads)
+{
+    const struct slab_job *job = arg;
+    const struct qyi_layout *l = &job->seq->cache->layout;
+    size_t begin;
+    size_t end;
+
+    qy_team_range((size_t)job->n * l->n_slabs, thread, n_threads, &begin, &end);
+    for (size_t i = begin; i < end; i++) {
+        uint8_t *block = job->seq->addresses[job->first + i / l->n_slabs];
+        const size_t slab = i % l->n_slabs;
+
+        qyi_block_sums(l, block)[slab] = slab_sum(l, block, slab);
+    }
+}
+
+static void check_slabs(void *arg, uint32_t thread, uint32_t n_threads)
+{
+    struct slab_job *job = arg;
+    const struct qyi_layout *l = &job->seq->cache->layout;
+    size_t begin;
+    size_t end;
+
+    qy_team_range((size_t)job->n * l->n_slabs, thread, n_threads, &begin, &end);
+    job->bad[thread] = SIZE_MAX;
+    for (size_t i = begin; i < end; i++) {
+        uint8_t *block = job->seq->addresses[job->first + i / l->n_slabs];
+        const size_t slab = i % l->n_slabs;
+
+        if (qyi_block_sums(l, block)[slab] != slab_sum(l, block, slab)) {
+            job->bad[thread] = i;
+            return;
+        }
+    }
+}
+
+/* Chain hash of block i from that of block i - 1. Never 0: that means not sealed. */
+static uint64_t chain_hash(const struct qy_sequence *seq, uint32_t i, uint64_t before)
+{
+    const struct qyi_layout *l = &seq->cache->layout;
+    const int32_t *ids = seq->ids + ((size_t)i << l->shift);
+    const uint64_t hash = qy_checksum(ids, l->block_tokens * sizeof(*ids), before);
+
+    return hash != 0 ? hash : 1;
+}
+
+void qyi_sequence_seal(struct qy_sequence *seq)
+{
+    const struct qyi_layout *l = &seq->cache->layout;
+    const uint32_t full = seq->n_tokens >> l->shift;
+
+    if (full <= seq->n_sealed) {
+        return;
+    }
+    struct slab_job job = {.seq = seq, .first = seq->n_sealed, .n = full - seq->n_sealed};
+    qy_team_run(seq->cache->rt->team, seal_slabs, &job);
+
+    uint64_t chain = 0;
+    if (seq->n_sealed > 0) {
+        chain = qyi_block_footer(l, seq->addresses[seq->n_sealed - 1])->chain_hash;
+    }
+    for (; seq->n_sealed < full; seq->n_sealed++) {
+        const uint32_t i = seq->n_sealed;
+
+        chain = chain_hash(seq, i, chain);
+        *qyi_block_footer(l, seq->addresses[i]) =
+            (struct qyi_footer){.id = seq->blocks[i],
+                                .generation = seq->cache->home.generations[seq->blocks[i]],
+                                .chain_hash = chain,
+                                .n_slabs = l->n_slabs};
+    }
+}
+
+void qyi_sequence_unseal(struct qy_sequence *seq, uint32_t n_sealed)
+{
+    const struct qyi_layout *l = &seq->cache->layout;
+
+    for (; seq->n_sealed > n_sealed; seq->n_sealed--) {
+        const uint32_t i = seq->n_sealed - 1;
+        struct qyi_footer *footer = qyi_block_footer(l, seq->addresses[i]);
+
+        footer->chain_hash = 0;
+        footer->generation = ++seq->cache->home.generations[seq->blocks[i]];
+    }
+}
+
+uint64_t qy_sequence_block_hash(const struct qy_sequence *seq, uint32_t block)
+{
+    if (block >= seq->n_sealed) {
+        return 0;
+    }
+    return qyi_block_footer(&seq->cache->layout, seq->addresses[block])->chain_hash;
+}
+
+static enum qy_status verify_footers(const struct qy_sequence *seq, struct qy_error *err)
+{
+    const struct qyi_layout *l = &seq->cache->layout;
+    uint64_t chain = 0;
+
+    for (uint32_t i = 0; i < seq->n_sealed; i++) {
+        const struct qyi_footer *f = qyi_block_footer(l, seq->addresses[i]);
+
+        chain = chain_hash(seq, i, chain);
+        if (f->chain_hash != chain || f->n_slabs != l->n_slabs || f->id != seq->blocks[i] ||
+            f->generation != seq->cache->home.generations[seq->blocks[i]]) {
+            return qy_error_set(err, QY_ERR_CORRUPT,
+                                "sequence %u block %u: its footer does not match its token ids; "
+                                "the memory was changed after sealing; recompute the sequence",
+                                seq->slot, i);
+        }
+    }
+    return QY_OK;
+}
+
+enum qy_status qy_sequence_verify(const struct qy_sequence *seq, struct qy_error *err)
+{
+    const struct qyi_layout *l = &seq->cache->layout;
+    const uint32_t n_threads = qy_team_size(seq->cache->rt->team);
+    struct slab_job job = {.seq = seq, .n = seq->n_sealed};
+    size_t bad = SIZE_MAX;
+    const enum qy_status st = verify_footers(seq, err);
+
+    if (st != QY_OK) {
+        return st;
+    }
+    qy_team_run(seq->cache->rt->team, check_slabs, &job);
+    for (uint32_t i = 0; i < n_threads; i++) {
+        bad = job.bad[i] < bad ? job.bad[i] : bad;
+    }
+    if (bad == SIZE_MAX) {
+        return QY_OK;
+    }
+    const uint32_t slab = (uint32_t)(bad % l->n_slabs);
+    return qy_error_set(err, QY_ERR_CORRUPT,
+                        "sequence %u block %u: checksum of layer %u KV head %u differs; the memory "
+                        "was changed after sealing; recompute the sequence",
+                        seq->slot, (uint32_t)(bad / l->n_slabs), slab / l->n_kv_heads,
+                        slab % l->n_kv_heads);
+}

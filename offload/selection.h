@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What one new token attends to: the plan of a sequence in a step, and its list of ids. Pure.
+ *
+ *   0 ... lo | lo ... hi            | hi ... n
+ *   sinks    | candidates: k chosen | window (the new token is its last)
+ */
+#ifndef QYI_OFFLOAD_SELECTION_H
+#define QYI_OFFLOAD_SELECTION_H
+
+#include "offload/offload.h"
+
+enum qyi_reach {
+    QYI_REACH_ALL,   /* rows 0 .. n - 1, no list      */
+    QYI_REACH_FRAME, /* sinks and window              */
+    QYI_REACH_SELECT /* these and k of the candidates */
+};
+
+struct qyi_selection {
+    enum qyi_reach reach;
+    uint32_t n, lo, hi;
+    uint32_t k; /* 0 unless reach is QYI_REACH_SELECT */
+};
+
+struct qyi_selection_rule {
+    struct qy_policy_caps caps;
+    struct qy_budget budget;
+    uint32_t sinks, window;
+};
+
+/* What a sequence of n tokens (the new one included, n > 0) attends to. When the budget covers
+ * all candidates and no mass bounds it, nothing needs to be chosen: QYI_REACH_ALL. [noalloc] */
+struct qyi_selection qyi_selection_plan(const struct qyi_selection_rule *rule,
+                                        enum qy_attend_mode mode, uint32_t n);
+/* Ids that a list may take for any sequence of up to max_tokens; 0: no list is ever made. */
+uint32_t qyi_selection_capacity(const struct qyi_selection_rule *rule, uint32_t max_tokens);
+/* Completes ids: the policy wrote n_chosen ids at ids + lo; writes sinks before and the window
+ * behind. Returns the length of the list, or 0 when the chosen ids are not ascending in
+ * [lo, hi). [noalloc] */
+uint32_t qyi_selection_merge(const struct qyi_selection *s, uint32_t n_chosen, uint32_t *ids);
+
+#endif

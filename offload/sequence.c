@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sequences: open, close, truncate, copy, and the blocks they hold. The step adds to them. */
+#include "offload/cache.h"
+
+#include <string.h>
+
+enum { COPY_PIECE_BYTES = 1 << 18 };
+
+enum qy_status qyi_sequence_reserve(struct qy_sequence *seq, uint32_t n_tokens)
+{
+    const uint32_t need = (uint32_t)qyi_layout_blocks(&seq->cache->layout, n_tokens);
+
+    if (need <= seq->n_blocks) {
+        return QY_OK;
+    }
+    const enum qy_status st =
+        qyi_home_get(&seq->cache->home, need - seq->n_blocks, &seq->blocks[seq->n_blocks],
+                     &seq->addresses[seq->n_blocks]);
+    if (st == QY_OK) {
+        seq->n_blocks = need;
+    }
+    return st;
+}
+
+void qyi_sequence_release(struct qy_sequence *seq, uint32_t n_tokens, int clean)
+{
+    const uint32_t keep = (uint32_t)qyi_layout_blocks(&seq->cache->layout, n_tokens);
+
+    while (seq->n_blocks > keep) {
+        seq->n_blocks--;
+        qyi_home_put(&seq->cache->home, seq->blocks[seq->n_blocks], clean);
+        seq->addresses[seq->n_blocks] = NULL;
+    }
+}
+
+enum qy_status qy_sequence_open(struct qy_cache *cache, struct qy_sequence **seq,
+                                struct qy_error *err)
+{
+    for (uint32_t i = 0; i < cache->params.max_sequences; i++) {
+        struct qy_sequence *s = &cache->sequences[i];
+
+        if (!s->is_open) {
+            s->is_open = 1;
+            cache->n_open++;
+            *seq = s;
+            return QY_OK;
+        }
+    }
+    return qy_error_set(err, QY_AGAIN,
+                        "sequence: %u are open, the most that this cache was opened for; close one",
+                        cache->params.max_sequences);
+}
+
+void qy_sequence_close(struct qy_sequence *seq)
+{
+    if (!seq || !seq->is_open) {
+        return;
+    }
+    if (seq->in_step) {
+        qy_step_abort(seq->cache);
+    }
+    seq->n_sealed = 0;
+    seq->n_tokens = 0;
+    qyi_sequence_release(seq, 0, 0);
+    seq->is_open = 0;
+    seq->cache->n_open--;
+}
+
+uint32_t qy_sequence_tokens(const struct qy_sequence *seq)
+{
+    return seq->n_tokens;
+}
+
+enum qy_status qy_sequence_truncate(struct qy_sequence *seq, uint32_t n_tokens)
+{
+    if (n_tokens > seq->n_tokens || seq->in_step) {
+        return QY_ERR_INVALID;
+    }
+    const uint32_t full = n_tokens >> seq->cache->layout.shift;
+    if (full < seq->n_sealed) {
+        qyi_sequence_unseal(seq, full);
+    }
+    seq->n_tokens = n_tokens;
+    qyi_sequence_release(seq, n_tokens, 0);
+    return QY_OK;
+}
+
+struct copy_job {
+    struct qy_sequence *dst;
+    const struct qy_sequence *src;
+    size_t n_pieces; /* of one block */
+};
+
+static void copy_pieces(void *arg, uint32_t thread, uint32_t n_threads)
+{
+    const struct copy_job *job = arg;
+    const size_t block_bytes = job->src->cache->layout.block_bytes;
+    size_t begin;
+    size_t end;
+
+    qy_team_range(job->n_pieces * job->src->n_blocks, thread, n_threads, &begin, &end);
+    for (size_t i = begin; i < end; i++) {
+        const size_t at = i % job->n_pieces * COPY_PIECE_BYTES;
+        const size_t left = block_bytes - at;
+
+        memcpy(job->dst->addresses[i / job->n_pieces] + at,
+               job->src->addresses[i / job->n_pieces] + at,
+               left < COPY_PIECE_BYTES ? left : COPY_PIECE_BYTES);
+    }
+}
+
+enum qy_status qy_sequence_copy(struct qy_sequence *dst, const struct qy_sequence *src)
+{
+    struct qy_cache *cache = dst->cache;
+    const struct qyi_layout *l = &cache->layout;
+
+    if (dst == src || src->cache != cache || dst->n_tokens > 0 || dst->in_step || src->in_step) {
+        return QY_ERR_INVALID;
+    }
+    const enum qy_status st = qyi_sequence_reserve(dst, src->n_tokens);
+    if (st != QY_OK) {
+        return st;
+    }
+    struct copy_job job = {.dst = dst,
+                           .src = src,
+                           .n_pieces = (l->block_bytes + COPY_PIECE_BYTES - 1) / COPY_PIECE_BYTES};
+    qy_team_run(cache->rt->team, copy_pieces, &job);
+    for (uint32_t i = 0; i < dst->n_blocks; i++) {
+        struct qyi_footer *footer = qyi_block_footer(l, dst->addresses[i]);
+
+        footer->id = dst->blocks[i];
+        footer->generation = cache->home.generations[dst->blocks[i]];
+    }
+    memcpy(dst->ids, src->ids, src->n_tokens * sizeof(*dst->ids));
+    dst->n_tokens = src->n_tokens;
+    dst->n_sealed = src->n_sealed;
+    return QY_OK;
+}
