@@ -86,3 +86,8 @@ if(TARGET quarry)
       DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions COMPONENT runtime)
   endif()
 endif()
+
+# All modules as archives, without linking anything (cross builds).
+get_property(qy_modules GLOBAL PROPERTY QY_MODULES)
+list(TRANSFORM qy_modules PREPEND qy_)
+add_custom_target(qy_archives DEPENDS ${qy_modules})

@@ -10,7 +10,8 @@ add_library(qy_flags INTERFACE)
 target_compile_features(qy_flags INTERFACE c_std_11)
 target_include_directories(qy_flags INTERFACE ${PROJECT_SOURCE_DIR})
 target_compile_definitions(qy_flags INTERFACE _GNU_SOURCE)
-target_compile_options(qy_flags INTERFACE
+# Texts are cut at the size of their buffer on purpose: gcc's format-truncation says so each time.
+target_compile_options(qy_flags INTERFACE $<$<C_COMPILER_ID:GNU>:-Wno-format-truncation>
   -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla
   $<$<BOOL:${QY_WERROR}>:-Werror> -fvisibility=hidden -fno-math-errno -ffp-contract=off
   $<$<BOOL:${QY_ASAN}>:-fsanitize=address,undefined> $<$<BOOL:${QY_ASAN}>:-fno-sanitize-recover=all>
