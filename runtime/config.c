@@ -204,8 +204,7 @@ int qy_config_row_at(const struct qy_config *config, size_t i, struct qy_config_
     }
     out->setting = row.setting;
     qyi_value_format(row.setting, row.value, out->value, sizeof(out->value));
-    snprintf(out->source, sizeof(out->source), "%s%s",
-             row.entry->source == QY_SOURCE_FILE ? "file " : "", row.entry->where);
+    snprintf(out->source, sizeof(out->source), "%s", row.entry->where);
     return 1;
 }
 

@@ -27,10 +27,10 @@ struct reader {
 static void format_where(const struct reader *reader, int number, char *out, size_t bytes)
 {
     /* the end of a long path tells more than its start */
-    size_t n = strlen(reader->path), most = bytes - 16;
+    size_t n = strlen(reader->path), most = bytes - 24;
     const char *path = n > most ? reader->path + (n - most) : reader->path;
 
-    snprintf(out, bytes, "%s:%d", path, number);
+    snprintf(out, bytes, "file %s:%d", path, number);
 }
 
 static void fail_line(struct reader *reader, int number, const char *what)
@@ -40,7 +40,7 @@ static void fail_line(struct reader *reader, int number, const char *what)
     format_where(reader, number, where, sizeof(where));
     reader->failed_line = number;
     reader->status = qy_error_set(reader->err, QY_ERR_CONFIG,
-                                  "file '%s': %s; 'section.name = value' and '[section]' lines are "
+                                  "%s: %s; 'section.name = value' and '[section]' lines are "
                                   "accepted, and comments after '#' or ';'",
                                   where, what);
 }
