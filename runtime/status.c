@@ -60,7 +60,7 @@ enum qy_status qy_error_wrap(struct qy_error *err, enum qy_status status, const 
 {
     char text[sizeof(err->text)];
     va_list args;
-    size_t used;
+    size_t used, room, length;
 
     if (err == NULL) {
         return status;
@@ -68,8 +68,17 @@ enum qy_status qy_error_wrap(struct qy_error *err, enum qy_status status, const 
     va_start(args, format);
     vsnprintf(text, sizeof(text), format, args);
     va_end(args);
+    /* prefix, ": ", old text; cut where the room ends */
     used = strlen(text);
-    snprintf(text + used, sizeof(text) - used, ": %s", err->text);
+    room = sizeof(err->text) - 1 - used;
+    room = room > 2 ? room - 2 : 0;
+    length = strlen(err->text);
+    length = length < room ? length : room;
+    if (room > 0) {
+        memcpy(text + used, ": ", 2);
+        memcpy(text + used + 2, err->text, length);
+        text[used + 2 + length] = '\0';
+    }
     memcpy(err->text, text, sizeof(text));
     err->status = status;
     return status;
