@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The forward pass of the Llama family: one path for every architecture and every batch.
+ *
+ *   x = embed(ids)
+ *   per layer:   q,k,v = norm(x) Wqkv (+ bias, head norms) -> offload: rotate, append, attend
+ *                x += attention Wo;   x += swiglu(norm(x) Wgu) Wd
+ *   logits = norm(x) Wout, only for the rows that were asked for
+ *
+ * Rows of all sequences are stacked: sequences of any length, prefill chunks and single tokens,
+ * share each product.
+ */
+#include "model/decoder.h"
+
+#include <string.h>
+
+static const char *const stage_names[QY_MODEL_STAGE_COUNT] = {
+    [QY_MODEL_EMBED] = "embed",  [QY_MODEL_NORM] = "norm",       [QY_MODEL_QKV] = "qkv",
+    [QY_MODEL_KV] = "kv",        [QY_MODEL_PROJECT] = "project", [QY_MODEL_MLP] = "mlp",
+    [QY_MODEL_OUTPUT] = "output"};
+
+const char *qy_model_stage_name(enum qy_model_stage stage)
+{
+    return stage < QY_MODEL_STAGE_COUNT ? stage_names[stage] : "";
+}
+
+/* Books the time since *since under stage and moves *since on. */
+static void book(struct qy_model *model, enum qy_model_stage stage, uint64_t *since, uint32_t layer,
+                 uint32_t m)
+{
+    const uint64_t now = qy_clock_ns();
+    model->stage_ns[stage] += now - *since;
+    qy_trace_span(model->params.rt->trace, 0, stage_names[stage], *since, now, layer, m);
+    *since = now;
+}
+
+static enum qy_status alloc_activations(struct qy_model *model, struct qy_error *err)
+{
+    const struct qy_model_info *info = &model->info;
+    const size_t m = model->params.max_step_tokens;
+    const size_t n_q = (size_t)info->n_heads * info->head_dim;
+    const size_t n_qkv = n_q + 2 * (size_t)info->n_kv_heads * info->head_dim;
+    const struct {
+        float **out;
+        size_t width;
+    } parts[] = {{&model->x, info->n_embd},
+                 {&model->h, info->n_embd},
+                 {&model->qkv, n_qkv},
+                 {&model->attn, n_q},
+                 {&model->gate_up, 2 * (size_t)info->n_ff},
+                 {&model->act, info->n_ff}};
+    const size_t n_parts = sizeof parts / sizeof parts[0];
+    size_t total = (m * sizeof(int32_t) + 63) / 64 * 64;
+    for (size_t i = 0; i < n_parts; i++) {
+        total += (m * parts[i].width * sizeof(float) + 63) / 64 * 64;
+    }
+    const enum qy_status st = qy_device_alloc(model->params.dev, total, &model->activations, err);
+    if (st != QY_OK) {
+        return qy_error_wrap(err, st, "activations of %zu tokens", m);
+    }
+    uint8_t *at = model->activations;
+    for (size_t i = 0; i < n_parts; i++) {
+        *parts[i].out = (float *)(void *)at;
+        at += (m * parts[i].width * sizeof(float) + 63) / 64 * 64;
+    }
+    model->ids = (int32_t *)(void *)at;
+    model->activation_bytes = total;
+    return QY_OK;
+}
+
+enum qy_status qy_model_open(const struct qy_model_params *params, const struct qy_gguf *gguf,
+                             struct qy_model **out, struct qy_error *err)
+{
+    if (params->max_step_tokens == 0 || params->max_logits == 0) {
+        return qy_error_set(err, QY_ERR_INVALID,
+                            "model: max_step_tokens and max_logits must be above 0");
+    }
+    struct qy_model *model = qy_alloc_zero(&params->rt->mem, sizeof *model);
+    if (model == NULL) {
+        return qy_error_set(err, QY_ERR_NOMEM, "model: out of memory");
+    }
+    model->params = *params;
+    model->gguf = gguf;
+    enum qy_status st = qyi_model_read_info(model, err);
+    if (st == QY_OK) {
+        st = qyi_model_load_weights(model, err);
+    }
+    if (st == QY_OK) {
+        st = alloc_activations(model, err);
+    }
+    if (st != QY_OK) {
+        qy_model_close(model);
+        return st;
+    }
+    *out = model;
+    return QY_OK;
+}
+
+void qy_model_close(struct qy_model *model)
+{
+    if (model == NULL) {
+        return;
+    }
+    const struct qy_allocator *mem = &model->params.rt->mem;
+    qy_device_free(model->params.dev, model->activations);
+    qyi_model_free_weights(model);
+    qy_free(mem, model->inv_freq);
+    qy_free(mem, model);
+}
+
+const struct qy_model_info *qy_model_info(const struct qy_model *model)
+{
+    return &model->info;
+}
+
+struct qy_kv_shape qy_model_kv_shape(const struct qy_model *model)
+{
+    return (struct qy_kv_shape){.n_layers = model->info.n_layers,
+                                .n_heads = model->info.n_heads,
+                                .n_kv_heads = model->info.n_kv_heads,
+                                .head_dim = model->info.head_dim};
+}
+
+struct qy_rope qy_model_rope(const struct qy_model *model)
+{
+    return model->rope;
+}
+
+float qy_model_scale(const struct qy_model *model)
+{
+    return model->scale;
+}
+
+uint64_t qy_model_weight_bytes(const struct qy_model *model)
+{
+    uint64_t bytes = model->vectors_count * sizeof(float);
+    for (uint32_t l = 0; l < model->info.n_layers; l++) {
+        const struct qyi_layer *layer = &model->layers[l];
+        bytes += qy_weight_bytes(layer->qkv) + qy_weight_bytes(layer->out) +
+                 qy_weight_bytes(layer->gate_up) + qy_weight_bytes(layer->down);
+    }
+    bytes += qy_weight_bytes(model->embed);
+    return model->output != model->embed ? bytes + qy_weight_bytes(model->output) : bytes;
+}
+
+uint64_t qy_model_activation_bytes(const struct qy_model *model)
+{
+    return model->activation_bytes;
+}
+
+void qy_model_times(const struct qy_model *model, uint64_t stage_ns[QY_MODEL_STAGE_COUNT])
+{
+    memcpy(stage_ns, model->stage_ns, sizeof model->stage_ns);
+}
+
+void qy_model_times_reset(struct qy_model *model)
+{
+    memset(model->stage_ns, 0, sizeof model->stage_ns);
+}
+
+/* q, k, v of the normed rows in h, then attention into attn. */
+static enum qy_status attend(struct qy_model *model, struct qy_cache *cache, uint32_t l, uint32_t m,
+                             uint64_t *since)
+{
+    const struct qy_model_info *info = &model->info;
+    const struct qyi_layer *layer = &model->layers[l];
+    struct qy_device *dev = model->params.dev;
+    const size_t n_q = (size_t)info->n_heads * info->head_dim;
+    const size_t n_kv = (size_t)info->n_kv_heads * info->head_dim, stride = n_q + 2 * n_kv;
+    const struct qy_qkv qkv = {.q = model->qkv,
+                               .k = model->qkv + n_q,
+                               .v = model->qkv + n_q + n_kv,
+                               .stride = stride,
+                               .out = model->attn};
+
+    enum qy_status st = qy_weight_multiply(dev, layer->qkv, model->h, m, model->qkv);
+    if (st == QY_OK && layer->qkv_bias != NULL) {
+        st = qy_device_bias(dev, model->qkv, m, (uint32_t)stride, layer->qkv_bias);
+    }
+    if (st == QY_OK && layer->q_norm != NULL) {
+        st = qy_device_head_norm(dev, qkv.q, m, stride, info->n_heads, info->head_dim,
+                                 layer->q_norm, info->norm_eps);
+    }
+    if (st == QY_OK && layer->k_norm != NULL) {
+        st = qy_device_head_norm(dev, qkv.k, m, stride, info->n_kv_heads, info->head_dim,
+                                 layer->k_norm, info->norm_eps);
+    }
+    book(model, QY_MODEL_QKV, since, l, m);
+    if (st == QY_OK) {
+        st = qy_step_attend(cache, l, &qkv);
+    }
+    book(model, QY_MODEL_KV, since, l, m);
+    return st;
+}
+
+/* Moves the rows that give logits to the front of x and attn: the last layer needs no others. */
+static void keep_rows(struct qy_model *model, const uint32_t *rows, uint32_t n)
+{
+    const size_t n_x = model->info.n_embd;
+    const size_t n_q = (size_t)model->info.n_heads * model->info.head_dim;
+    for (uint32_t i = 0; i < n; i++) {
+        memmove(model->x + i * n_x, model->x + rows[i] * n_x, n_x * sizeof(float));
+        memmove(model->attn + i * n_q, model->attn + rows[i] * n_q, n_q * sizeof(float));
+    }
+}
+
+/* All layers over the m rows in x. Returns with h = the normed rows that give logits. */
+static enum qy_status run_layers(struct qy_model *model, struct qy_cache *cache, uint32_t m,
+                                 const uint32_t *logit_rows, uint32_t n_logits, uint64_t *since)
+{
+    const struct qy_model_info *info = &model->info;
+    struct qy_device *dev = model->params.dev;
+    enum qy_status st = qy_device_norm(dev, model->x, m, info->n_embd, model->layers[0].attn_norm,
+                                       info->norm_eps, model->h);
+    for (uint32_t l = 0; st == QY_OK && l < info->n_layers; l++) {
+        const struct qyi_layer *layer = &model->layers[l];
+        const int last = l + 1 == info->n_layers;
+        book(model, QY_MODEL_NORM, since, l, m);
+        st = attend(model, cache, l, m, since);
+        if (st != QY_OK || (last && n_logits == 0)) {
+            return st;
+        }
+        if (last) {
+            keep_rows(model, logit_rows, n_logits);
+            m = n_logits;
+        }
+
+        st = qy_weight_multiply(dev, layer->out, model->attn, m, model->h);
+        if (st == QY_OK && layer->out_bias != NULL) {
+            st = qy_device_bias(dev, model->h, m, info->n_embd, layer->out_bias);
+        }
+        book(model, QY_MODEL_PROJECT, since, l, m);
+        if (st == QY_OK) {
+            st = qy_device_add_norm(dev, model->x, model->h, m, info->n_embd, layer->ffn_norm,
+                                    info->norm_eps, model->h);
+        }
+        book(model, QY_MODEL_NORM, since, l, m);
+        if (st == QY_OK) {
+            st = qy_weight_multiply(dev, layer->gate_up, model->h, m, model->gate_up);
+        }
+        if (st == QY_OK) {
+            st = qy_device_swiglu(dev, model->gate_up, m, info->n_ff, model->act);
+        }
+        if (st == QY_OK) {
+            st = qy_weight_multiply(dev, layer->down, model->act, m, model->h);
+        }
+        book(model, QY_MODEL_MLP, since, l, m);
+        if (st == QY_OK) {
+            const float *norm = last ? model->output_norm : model->layers[l + 1].attn_norm;
+            st = qy_device_add_norm(dev, model->x, model->h, m, info->n_embd, norm, info->norm_eps,
+                                    model->h);
+        }
+    }
+    book(model, QY_MODEL_NORM, since, info->n_layers, m);
+    return st;
+}
+
+/* Gathers the slices' ids and checks the call. */
+static enum qy_status gather(struct qy_model *model, const struct qy_step_slice *slices,
+                             uint32_t n_slices, const uint32_t *logit_rows, uint32_t n_logits,
+                             uint32_t *m, struct qy_error *err)
+{
+    uint32_t n = 0;
+    for (uint32_t s = 0; s < n_slices; s++) {
+        if (slices[s].n_tokens > model->params.max_step_tokens - n) {
+            return qy_error_set(err, QY_ERR_INVALID, "forward: more than %u tokens in one step",
+                                model->params.max_step_tokens);
+        }
+        for (uint32_t i = 0; i < slices[s].n_tokens; i++) {
+            if (slices[s].ids[i] < 0 || (uint32_t)slices[s].ids[i] >= model->info.n_vocab) {
+                return qy_error_set(err, QY_ERR_INVALID, "token id %d: the model has ids 0 to %u",
+                                    slices[s].ids[i], model->info.n_vocab - 1);
+            }
+            model->ids[n++] = slices[s].ids[i];
+        }
+    }
+    if (n == 0 || n_logits > model->params.max_logits) {
+        return qy_error_set(err, QY_ERR_INVALID,
+                            "forward: %u tokens, %u rows of logits; at least 1 and at most %u are "
+                            "accepted",
+                            n, n_logits, model->params.max_logits);
+    }
+    for (uint32_t i = 0; i < n_logits; i++) {
+        if (logit_rows[i] >= n || (i > 0 && logit_rows[i] <= logit_rows[i - 1])) {
+            return qy_error_set(err, QY_ERR_INVALID,
+                                "forward: logit rows must ascend and be below %u", n);
+        }
+    }
+    *m = n;
+    return QY_OK;
+}
+
+enum qy_status qy_model_forward(struct qy_model *model, struct qy_cache *cache,
+                                const struct qy_step_slice *slices, uint32_t n_slices,
+                                const uint32_t *logit_rows, uint32_t n_logits, float *logits,
+                                struct qy_error *err)
+{
+    uint32_t m = 0;
+    enum qy_status st = gather(model, slices, n_slices, logit_rows, n_logits, &m, err);
+    if (st != QY_OK) {
+        return st;
+    }
+    uint64_t since = qy_clock_ns();
+    st = qy_step_begin(cache, slices, n_slices, err);
+    if (st != QY_OK) {
+        return st;
+    }
+    book(model, QY_MODEL_KV, &since, 0, m);
+
+    struct qy_device *dev = model->params.dev;
+    st = qy_weight_rows(dev, model->embed, model->ids, m, model->x);
+    book(model, QY_MODEL_EMBED, &since, 0, m);
+    if (st == QY_OK) {
+        st = run_layers(model, cache, m, logit_rows, n_logits, &since);
+    }
+    if (st == QY_OK && n_logits > 0) {
+        st = qy_weight_multiply(dev, model->output, model->h, n_logits, logits);
+        book(model, QY_MODEL_OUTPUT, &since, 0, n_logits);
+    }
+    if (st != QY_OK) {
+        qy_step_abort(cache);
+        return qy_error_set(err, st, "forward pass of %u tokens: %s%s", m, qy_status_name(st),
+                            st == QY_ERR_CORRUPT
+                                ? ": a value is not finite; the weights are damaged "
+                                  "or do not fit f16 rows (cache.row_type = f32)"
+                                : "");
+    }
+    st = qy_step_end(cache);
+    book(model, QY_MODEL_KV, &since, 0, m);
+    return st;
+}
