@@ -55,13 +55,12 @@ enum qy_status qy_device_open(const struct qy_runtime *rt, const struct qy_devic
     d->compute = params->compute;
     d->deterministic = params->deterministic;
     d->max_m = params->max_m;
-    st = qyi_dense_choose(d, err);
+    st = qyi_dense_open(d, err);
     if (st != QY_OK) {
         qy_free(&rt->mem, d);
         return st;
     }
     d->caps.kernels = qy_cpu_level_name(d->level);
-    d->caps.dense = qyi_dense_name(d);
     d->caps.unified = 1;
     d->caps.alignment = 64;
     snprintf(d->caps.name, sizeof d->caps.name, "host (%s)", d->caps.kernels);
@@ -72,6 +71,7 @@ enum qy_status qy_device_open(const struct qy_runtime *rt, const struct qy_devic
 void qy_device_close(struct qy_device *dev)
 {
     if (dev) {
+        qyi_dense_close(dev);
         qy_free(&dev->rt->mem, dev->scratch);
         qy_free(&dev->rt->mem, dev);
     }

@@ -27,7 +27,8 @@ typedef void (*qyi_multiply_fn)(const float *w, uint32_t rows, uint32_t n_in, co
 
 struct qyi_kernels {
     enum qy_cpu_level level;
-    qyi_dequantize_fn dequantize[QYI_N_TYPES]; /* by place of qy_tensor_type_at; NULL: plain */
+    const qyi_dequantize_fn *dequantize; /* [QYI_N_TYPES] by place of qy_tensor_type_at. NULL, of
+                                            the array or an entry: qy_tensor_dequantize */
     qyi_multiply_fn multiply;
     /* y NULL: norm of x; else x += y first. All rows of dim elements. */
     void (*norm)(float *x, const float *y, uint32_t m, uint32_t dim, const float *weight, float eps,
@@ -58,6 +59,8 @@ struct qy_device {
     uint32_t max_m;
     const struct qyi_kernels *kernels;
     const struct qyi_dense *dense; /* library of large products, or NULL */
+    void *dense_state;             /* of the library */
+    uint32_t dense_min_m;          /* from this m on the library is faster than streaming */
     void *scratch;                 /* of dense products; grown when a weight opens */
     size_t scratch_bytes;
 };

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Which library takes the large products: the one this build has, unless the device is
+ * deterministic. The streaming kernels sum every output in one order whatever m is, a library
+ * does not: it picks blocks by m.
+ */
+#include "gpu/host/dense.h"
+
+#if defined(QY_HAVE_ONEDNN)
+#define LIBRARY (&qyi_dense_onednn)
+#elif defined(QY_HAVE_OPENBLAS)
+#define LIBRARY (&qyi_dense_openblas)
+#else
+#define LIBRARY NULL
+#endif
+
+enum qy_status qyi_dense_open(struct qy_device *dev, struct qy_error *err)
+{
+    const struct qyi_dense *library = LIBRARY;
+    dev->caps.dense = "plain";
+    if (dev->deterministic || !library) {
+        if (dev->compute == QY_COMPUTE_BF16) {
+            return qy_error_set(err, QY_ERR_UNSUPPORTED,
+                                "device 'host': compute 'bf16' %s; products are f32 then; "
+                                "use compute 'f32'",
+                                library ? "with deterministic products"
+                                        : "in a build without oneDNN");
+        }
+        return QY_OK;
+    }
+    const enum qy_status st = library->open(dev, err);
+    if (st == QY_OK) {
+        dev->dense = library;
+    }
+    return st;
+}
+
+void qyi_dense_close(struct qy_device *dev)
+{
+    if (dev->dense) {
+        dev->dense->close(dev);
+    }
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Element-wise kernels, AVX-512, and the table of the AVX-512 set. */
+#if defined(__x86_64__)
+#include <immintrin.h>
+#include <math.h>
+
+#include "gpu/host/exp_avx512.h"
+#include "gpu/host/kernels.h"
+
+/* Lanes that hold elements when left of them remain. */
+static inline __mmask16 lanes(size_t left)
+{
+    return (__mmask16)(left < 16 ? (1u << left) - 1 : 0xffff);
+}
+
+void qyi_norm_avx512(float *x, const float *y, uint32_t m, uint32_t dim, const float *weight,
+                     float eps, float *out)
+{
+    for (uint32_t i = 0; i < m; i++, x += dim, out += dim) {
+        __m512 sum = _mm512_setzero_ps();
+        for (uint32_t k = 0; k < dim; k += 16) {
+            const __mmask16 here = lanes(dim - k);
+            __m512 v = _mm512_maskz_loadu_ps(here, x + k);
+            if (y) {
+                v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(here, y + k));
+                _mm512_mask_storeu_ps(x + k, here, v);
+            }
+            sum = _mm512_fmadd_ps(v, v, sum);
+        }
+        const float mean = _mm512_reduce_add_ps(sum) / (float)dim;
+        const __m512 scale = _mm512_set1_ps(1 / sqrtf(mean + eps));
+        for (uint32_t k = 0; k < dim; k += 16) {
+            const __mmask16 here = lanes(dim - k);
+            const __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(here, x + k), scale);
+            const __m512 w = _mm512_maskz_loadu_ps(here, weight + k);
+            _mm512_mask_storeu_ps(out + k, here, _mm512_mul_ps(v, w));
+        }
+        y = y ? y + dim : NULL;
+    }
+}
+
+void qyi_swiglu_avx512(const float *gate, const float *up, size_t n, float *out)
+{
+    const __m512 one = _mm512_set1_ps(1);
+    for (size_t i = 0; i < n; i += 16) {
+        const __mmask16 here = lanes(n - i);
+        const __m512 g = _mm512_maskz_loadu_ps(here, gate + i);
+        const __m512 e = qyi_exp_avx512(_mm512_sub_ps(_mm512_setzero_ps(), g));
+        const __m512 silu = _mm512_div_ps(g, _mm512_add_ps(one, e));
+        const __m512 u = _mm512_maskz_loadu_ps(here, up + i);
+        _mm512_mask_storeu_ps(out + i, here, _mm512_mul_ps(silu, u));
+    }
+}
+
+const struct qyi_kernels qyi_kernels_avx512 = {
+    .level = QY_CPU_AVX512,
+    .dequantize = qyi_dequantize_avx512,
+    .multiply = qyi_multiply_avx512,
+    .norm = qyi_norm_avx512,
+    .swiglu = qyi_swiglu_avx512,
+    .rope = qyi_rope_avx2, /* a head is a few vectors: wider ones gain nothing */
+};
+#endif
