@@ -127,8 +127,8 @@ static enum qy_status check_whole(const struct qy_gguf *gguf, struct qy_error *e
 static enum qy_status parse(struct qy_gguf *gguf, struct qy_error *err)
 {
     struct qyi_gguf_cursor cursor = {.gguf = gguf, .at = 0, .err = err};
-    uint64_t n_tensors;
-    uint64_t n_values;
+    uint64_t n_tensors = 0;
+    uint64_t n_values = 0;
     enum qy_status st = check_magic(&cursor);
 
     if (st == QY_OK) {

@@ -1,0 +1,346 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * quarry bench kernels: each kernel of a decode step alone, on rows that no cache holds, with the
+ * ceiling beside it: what memcpy reads on the same number of threads.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "serve/bench.h"
+
+enum {
+    HEAD_DIM = 64,
+    GROUP = 3,
+    TOKENS = 8192,      /* of one item                                           */
+    ITEMS = 256,        /* 256 x 8,192 rows of 256 B = 512 MiB                      */
+    ITEMS_PER_RUN = 16, /* one call reads 32 MiB; calls walk through all items         */
+    RUNS = 33,
+    SHIFT = 7
+};
+
+struct kernels {
+    struct qyi_app *app;
+    struct qy_device *dev;      /* the team's          */
+    struct qy_device *dev_solo; /* one thread          */
+    struct qy_runtime solo;
+    double ceiling, ceiling_solo;
+    uint8_t *rows;
+    uint8_t **blocks; /* [ITEMS][TOKENS >> SHIFT] */
+    float *q, *out, *scores, *pooled;
+    uint32_t *ids, *n_ids;
+    uint8_t *scratch;
+    size_t scratch_bytes;
+    cJSON *results;
+};
+
+typedef enum qy_status (*kernel_fn)(struct kernels *k, struct qy_device *dev, uint32_t run);
+
+static void report(struct kernels *k, const char *name, uint64_t p50, double bytes, double ceiling)
+{
+    const double gbps = bytes > 0 ? bytes / (double)p50 : 0;
+    cJSON *item = cJSON_CreateObject();
+    cJSON_AddStringToObject(item, "name", name);
+    cJSON_AddNumberToObject(item, "p50_ns", (double)p50);
+    cJSON_AddNumberToObject(item, "bytes", bytes);
+    cJSON_AddNumberToObject(item, "gbps", gbps);
+    cJSON_AddNumberToObject(item, "ceiling_gbps", ceiling);
+    cJSON_AddItemToArray(k->results, item);
+    if (!k->app->args->json) {
+        printf("%-34s %10.1f us %8.2f GB/s of %6.2f (%3.0f %%)\n", name, (double)p50 * 1e-3, gbps,
+               ceiling, ceiling > 0 ? 100.0 * gbps / ceiling : 0);
+        fflush(stdout);
+    }
+}
+
+static enum qy_status measure(struct kernels *k, const char *name, kernel_fn fn,
+                              struct qy_device *dev, double bytes, struct qy_error *err)
+{
+    uint64_t samples[RUNS];
+    for (uint32_t i = 0; i < RUNS + 2; i++) { /* two to warm up */
+        const uint64_t begin = qy_clock_ns();
+        const enum qy_status st = fn(k, dev, i);
+        if (st != QY_OK) {
+            return qy_error_set(err, st, "bench %s: %s", name, qy_status_name(st));
+        }
+        if (i >= 2) {
+            samples[i - 2] = qy_clock_ns() - begin;
+        }
+    }
+    report(k, name, qyi_bench_median(samples, RUNS), bytes,
+           dev == k->dev ? k->ceiling : k->ceiling_solo);
+    return QY_OK;
+}
+
+static struct qy_rows rows_of(const struct kernels *k, uint32_t item)
+{
+    return (struct qy_rows){.blocks = k->blocks + (size_t)item * (TOKENS >> SHIFT),
+                            .offset = 0,
+                            .shift = SHIFT,
+                            .d = HEAD_DIM,
+                            .type = QY_ROW_F16};
+}
+
+static uint32_t item_at(uint32_t run, uint32_t i)
+{
+    return (run * ITEMS_PER_RUN + i) % ITEMS;
+}
+
+static enum qy_status attend(struct kernels *k, struct qy_device *dev, uint32_t run, uint32_t n_ids)
+{
+    struct qy_attend_item items[ITEMS_PER_RUN];
+    struct qy_arena arena;
+    qy_arena_init(&arena, k->scratch, k->scratch_bytes);
+    for (uint32_t i = 0; i < ITEMS_PER_RUN; i++) {
+        items[i] = (struct qy_attend_item){.q = k->q,
+                                           .rows = rows_of(k, item_at(run, i)),
+                                           .ids = n_ids > 0 ? k->ids : NULL,
+                                           .first = 0,
+                                           .n = n_ids > 0 ? n_ids : TOKENS,
+                                           .group = GROUP,
+                                           .out = k->out + (size_t)i * GROUP * HEAD_DIM,
+                                           .lse = NULL};
+    }
+    return qy_device_attend(dev, items, ITEMS_PER_RUN, 0.125f, &arena);
+}
+
+static enum qy_status attend_all(struct kernels *k, struct qy_device *dev, uint32_t run)
+{
+    return attend(k, dev, run, 0);
+}
+
+static enum qy_status attend_gather(struct kernels *k, struct qy_device *dev, uint32_t run)
+{
+    return attend(k, dev, run, TOKENS / 20);
+}
+
+static enum qy_status score(struct kernels *k, struct qy_device *dev, uint32_t run)
+{
+    struct qy_score_item items[ITEMS_PER_RUN];
+    for (uint32_t i = 0; i < ITEMS_PER_RUN; i++) {
+        items[i] = (struct qy_score_item){.q = k->q,
+                                          .rows = rows_of(k, item_at(run, i)),
+                                          .first = 0,
+                                          .n = TOKENS,
+                                          .group = GROUP,
+                                          .scores = k->scores + (size_t)i * GROUP * TOKENS};
+    }
+    return qy_device_score(dev, items, ITEMS_PER_RUN, 0.125f);
+}
+
+static enum qy_status pool(struct kernels *k, struct qy_device *dev, uint32_t run)
+{
+    struct qy_pool_item items[ITEMS_PER_RUN];
+    (void)run;
+    for (uint32_t i = 0; i < ITEMS_PER_RUN; i++) {
+        items[i] = (struct qy_pool_item){.scores = k->scores + (size_t)i * GROUP * TOKENS,
+                                         .n = TOKENS,
+                                         .group = GROUP,
+                                         .lo = 8,
+                                         .hi = TOKENS - 64,
+                                         .pooled = k->pooled + (size_t)i * TOKENS};
+    }
+    return qy_device_pool(dev, items, ITEMS_PER_RUN);
+}
+
+static enum qy_status topk(struct kernels *k, struct qy_device *dev, uint32_t run)
+{
+    struct qy_topk_item items[ITEMS_PER_RUN];
+    struct qy_arena arena;
+    (void)run;
+    qy_arena_init(&arena, k->scratch, k->scratch_bytes);
+    for (uint32_t i = 0; i < ITEMS_PER_RUN; i++) {
+        items[i] = (struct qy_topk_item){.scores = k->pooled + (size_t)i * TOKENS,
+                                         .n = TOKENS - 72,
+                                         .k = TOKENS / 20,
+                                         .id_base = 8,
+                                         .ids = k->ids + TOKENS + (size_t)i * (TOKENS / 20),
+                                         .n_ids = k->n_ids + i};
+    }
+    return qy_device_topk(dev, items, ITEMS_PER_RUN, &arena);
+}
+
+static enum qy_status row_kernels(struct kernels *k, struct qy_error *err)
+{
+    const double row = (double)qy_row_bytes(QY_ROW_F16, HEAD_DIM), n = ITEMS_PER_RUN;
+    const struct {
+        const char *name;
+        kernel_fn fn;
+        int solo;
+        double bytes;
+    } list[] = {
+        {"attend f16 g=3 d=64, 1 thread", attend_all, 1, n * TOKENS * row},
+        {"attend f16 g=3 d=64, team", attend_all, 0, n * TOKENS * row},
+        {"gather-attend 5 % of 8192, 1 thread", attend_gather, 1, n * (TOKENS / 20) * row},
+        {"gather-attend 5 % of 8192, team", attend_gather, 0, n * (TOKENS / 20) * row},
+        {"score exact keys, 1 thread", score, 1, n * TOKENS * row / 2},
+        {"score exact keys, team", score, 0, n * TOKENS * row / 2},
+        {"pool group of 3, team", pool, 0, n * GROUP * TOKENS * 4},
+        {"top-k 5 % of 8192, team", topk, 0, n * TOKENS * 4},
+    };
+    enum qy_status st = QY_OK;
+    for (size_t i = 0; st == QY_OK && i < sizeof list / sizeof list[0] && !qyi_interrupted(); i++) {
+        st = measure(k, list[i].name, list[i].fn, list[i].solo ? k->dev_solo : k->dev,
+                     list[i].bytes, err);
+    }
+    return st;
+}
+
+/* Products with all feed-forward weights of the model: more than a core's cache holds. */
+static enum qy_status dense_kernels(struct kernels *k, struct qy_error *err)
+{
+    enum { MAX_M = 512, MAX_LAYERS = 64 };
+    static const uint32_t sizes[] = {1, 2, 4, 8, 16, 512};
+    struct qyi_engine engine;
+    struct qy_weight *weights[MAX_LAYERS] = {0};
+    enum qy_status st = qyi_engine_open_file(k->app, &engine, err);
+    if (st != QY_OK) {
+        return st;
+    }
+    uint32_t n = 0, n_in = 0, n_out = 0;
+    double bytes = 0;
+    for (; st == QY_OK && n < MAX_LAYERS; n++) {
+        char name[2][48];
+        struct qy_matrix parts[2];
+        snprintf(name[0], sizeof name[0], "blk.%u.ffn_gate.weight", n);
+        snprintf(name[1], sizeof name[1], "blk.%u.ffn_up.weight", n);
+        const struct qy_gguf_tensor *a = qy_gguf_find_tensor(engine.gguf, name[0]);
+        const struct qy_gguf_tensor *b = qy_gguf_find_tensor(engine.gguf, name[1]);
+        if (a == NULL || b == NULL) {
+            break;
+        }
+        parts[0] = (struct qy_matrix){name[0], a->data, a->type, (uint32_t)a->dims[1],
+                                      (uint32_t)a->dims[0]};
+        parts[1] = (struct qy_matrix){name[1], b->data, b->type, (uint32_t)b->dims[1],
+                                      (uint32_t)b->dims[0]};
+        n_in = parts[0].n_in;
+        n_out = parts[0].n_out + parts[1].n_out;
+        bytes += (double)(a->bytes + b->bytes);
+        st = qy_weight_open(k->dev, parts, 2, QY_WEIGHT_MULTIPLY, &weights[n], err);
+    }
+    float *x = calloc((size_t)MAX_M * (n_in + 1), sizeof *x);
+    float *y = calloc((size_t)MAX_M * (n_out + 1), sizeof *y);
+    for (size_t i = 0; x != NULL && i < (size_t)MAX_M * n_in; i++) {
+        x[i] = (float)(i % 17) * 0.1f - 0.8f;
+    }
+    for (size_t s = 0; st == QY_OK && x != NULL && y != NULL && s < sizeof sizes / sizeof sizes[0];
+         s++) {
+        uint64_t samples[RUNS];
+        const int runs = sizes[s] > 16 ? 5 : 15;
+        for (int r = -1; r < runs && st == QY_OK; r++) {
+            const uint64_t begin = qy_clock_ns();
+            for (uint32_t l = 0; l < n && st == QY_OK; l++) {
+                st = qy_weight_multiply(k->dev, weights[l], x, sizes[s], y);
+            }
+            if (r >= 0) {
+                samples[r] = qy_clock_ns() - begin;
+            }
+        }
+        char name[64];
+        snprintf(name, sizeof name, "%u x gate+up [%u x %u], m = %u", n, n_out, n_in, sizes[s]);
+        report(k, name, qyi_bench_median(samples, (size_t)runs), bytes, k->ceiling);
+    }
+    free(x);
+    free(y);
+    for (uint32_t l = 0; l < n; l++) {
+        qy_weight_close(k->dev, weights[l]);
+    }
+    qyi_engine_close(&engine);
+    return st;
+}
+
+/* Random rows in blocks of 128, queries, ids. */
+static enum qy_status prepare(struct kernels *k, struct qy_error *err)
+{
+    const size_t row = qy_row_bytes(QY_ROW_F16, HEAD_DIM), n_rows = (size_t)ITEMS * TOKENS;
+    const size_t n_blocks = n_rows >> SHIFT;
+    k->scratch_bytes = qy_device_attend_scratch(k->dev, ITEMS_PER_RUN, TOKENS, GROUP, HEAD_DIM) +
+                       qy_device_topk_scratch(k->dev, ITEMS_PER_RUN, TOKENS) + 4096;
+    k->rows = aligned_alloc(4096, n_rows * row);
+    k->blocks = calloc(n_blocks, sizeof(uint8_t *));
+    k->q = calloc(GROUP * HEAD_DIM, sizeof(float));
+    k->out = calloc((size_t)ITEMS_PER_RUN * GROUP * HEAD_DIM, sizeof(float));
+    k->scores = calloc((size_t)ITEMS_PER_RUN * GROUP * TOKENS, sizeof(float));
+    k->pooled = calloc((size_t)ITEMS_PER_RUN * TOKENS, sizeof(float));
+    k->ids = calloc(2 * (size_t)TOKENS + ITEMS_PER_RUN * (size_t)(TOKENS / 20), sizeof(uint32_t));
+    k->n_ids = calloc(ITEMS_PER_RUN, sizeof(uint32_t));
+    k->scratch = aligned_alloc(64, (k->scratch_bytes + 63) / 64 * 64);
+    if (!k->rows || !k->blocks || !k->q || !k->out || !k->scores || !k->pooled || !k->ids ||
+        !k->n_ids || !k->scratch) {
+        return qy_error_set(err, QY_ERR_NOMEM, "bench kernels: needs 700 MiB of memory");
+    }
+    uint64_t state = (uint64_t)k->app->program.seed + 1;
+    uint16_t *halves = (uint16_t *)(void *)k->rows;
+    for (size_t i = 0; i < n_rows * row / 2; i++) { /* halves of -2 .. 2 */
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        const uint16_t bits = (uint16_t)(state >> 48);
+        halves[i] = (uint16_t)((bits & 0x83ff) | 0x3800 | ((bits & 0x0400) ? 0x0400 : 0));
+    }
+    for (size_t i = 0; i < n_blocks; i++) {
+        k->blocks[i] = k->rows + (i << SHIFT) * row;
+    }
+    for (uint32_t i = 0; i < GROUP * HEAD_DIM; i++) {
+        k->q[i] = (float)(i % 13) * 0.1f - 0.6f;
+    }
+    for (uint32_t i = 0; i < TOKENS / 20; i++) { /* one of every 20, at no fixed distance */
+        k->ids[i] = i * 20 + (i * 7) % 20;
+    }
+    return QY_OK;
+}
+
+static void release(struct kernels *k)
+{
+    free(k->rows);
+    free(k->blocks);
+    free(k->q);
+    free(k->out);
+    free(k->scores);
+    free(k->pooled);
+    free(k->ids);
+    free(k->n_ids);
+    free(k->scratch);
+    qy_device_close(k->dev_solo);
+    qy_device_close(k->dev);
+    cJSON_Delete(k->results);
+}
+
+enum qy_status qyi_bench_kernels(struct qyi_app *app, struct qy_error *err)
+{
+    struct kernels k = {.app = app, .solo = app->rt};
+    k.solo.team = NULL;
+    k.results = cJSON_CreateArray();
+    const struct qy_device_params params = {.spec = app->program.device,
+                                            .compute = (enum qy_compute)app->program.compute,
+                                            .deterministic = app->program.deterministic,
+                                            .max_m = 512};
+    enum qy_status st = qy_device_open(&app->rt, &params, &k.dev, err);
+    if (st == QY_OK) {
+        st = qy_device_open(&k.solo, &params, &k.dev_solo, err);
+    }
+    if (st == QY_OK) {
+        st = prepare(&k, err);
+    }
+    if (st == QY_OK) {
+        k.ceiling_solo = qyi_bench_memcpy_gbps(NULL);
+        k.ceiling = qyi_bench_memcpy_gbps(app->rt.team);
+        if (!app->args->json) {
+            printf(
+                "%s, %s, %u threads; ceiling: memcpy reads %.1f GB/s with 1 thread, %.1f with "
+                "all\n",
+                qy_device_caps(k.dev)->name, qy_device_caps(k.dev)->dense, app->n_threads,
+                k.ceiling_solo, k.ceiling);
+        }
+        st = row_kernels(&k, err);
+    }
+    if (st == QY_OK) {
+        st = dense_kernels(&k, err);
+    }
+    if (st == QY_OK && app->args->json) {
+        cJSON *object = cJSON_CreateObject();
+        cJSON_AddStringToObject(object, "device", qy_device_caps(k.dev)->name);
+        cJSON_AddItemToObject(object, "results", k.results);
+        k.results = NULL;
+        qyi_print_json(object);
+    }
+    release(&k);
+    return st;
+}

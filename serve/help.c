@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Help, manual page and completion, all generated from the tables of options.c. */
+#include <string.h>
+
+#include "serve/serve.h"
+
+static const char *flag_text(const struct qyi_option *o, char *out, size_t out_bytes)
+{
+    snprintf(out, out_bytes, "%s%s%s%s%s", o->flag ? o->flag : "    ", o->flag ? ", " : "",
+             o->alias, o->value ? " " : "", o->value ? o->value : "");
+    return out;
+}
+
+static void print_options(FILE *out, unsigned command)
+{
+    char flag[64];
+    for (size_t i = 0; qyi_option_at(i) != NULL; i++) {
+        const struct qyi_option *o = qyi_option_at(i);
+        if ((o->commands & command) != 0) {
+            fprintf(out, "  %-26s %s\n", flag_text(o, flag, sizeof flag), o->help);
+        }
+    }
+}
+
+void qyi_print_help(FILE *out, enum qyi_command command)
+{
+    if (command != 0) {
+        const struct qyi_command_info *info = qyi_command_info(command);
+        fprintf(out, "quarry %s %s\n  %s\n\noptions\n", info->name, info->synopsis, info->help);
+        print_options(out, (unsigned)command);
+        if ((command & QYI_ENGINE) != 0) {
+            fprintf(out, "\npolicies\n");
+            for (size_t i = 0; qy_policy_at(i) != NULL; i++) {
+                fprintf(out, "  %-10s %s\n", qy_policy_at(i)->name, qy_policy_at(i)->summary);
+            }
+        }
+        return;
+    }
+    fprintf(out,
+            "quarry %s: long contexts with the full KV cache in host memory; each step attends to "
+            "the few tokens that it needs\n\ncommands\n",
+            QY_VERSION);
+    for (size_t i = 0; qyi_command_at(i) != NULL; i++) {
+        const struct qyi_command_info *info = qyi_command_at(i);
+        fprintf(out, "  quarry %-9s %s%s%s\n", info->name, info->topics ? info->topics : "",
+                info->topics ? ": " : "", info->help);
+    }
+    fprintf(out,
+            "\nquarry help COMMAND tells its options; quarry --version what this build has\n"
+            "exit codes: 0 done, 1 failed, 2 usage or config, 130 interrupted\n");
+}
+
+/* Text with roff's special characters escaped. */
+static void roff(const char *text)
+{
+    for (; *text != '\0'; text++) {
+        if (*text == '-' || *text == '\\') {
+            putchar('\\');
+        }
+        putchar(*text);
+    }
+}
+
+static void print_man(void)
+{
+    printf(
+        ".TH QUARRY 1 \"\" \"quarry %s\" \"User Commands\"\n.SH NAME\nquarry \\- long contexts "
+        "with the full KV cache in host memory\n.SH SYNOPSIS\n.B quarry\n.I command\n[options]\n"
+        ".SH COMMANDS\n",
+        QY_VERSION);
+    for (size_t i = 0; qyi_command_at(i) != NULL; i++) {
+        const struct qyi_command_info *info = qyi_command_at(i);
+        printf(".TP\n.B quarry %s\n", info->name);
+        roff(info->synopsis);
+        printf("\n.br\n");
+        roff(info->help);
+        printf("\n");
+    }
+    printf(".SH OPTIONS\n");
+    for (size_t i = 0; qyi_option_at(i) != NULL; i++) {
+        const struct qyi_option *o = qyi_option_at(i);
+        printf(".TP\n.B ");
+        if (o->flag != NULL) {
+            roff(o->flag);
+            printf(", ");
+        }
+        roff(o->alias);
+        if (o->value != NULL) {
+            printf(" \\fI%s\\fR", o->value);
+        }
+        printf("\n");
+        roff(o->help);
+        printf("\n.br\nof:");
+        for (size_t c = 0; qyi_command_at(c) != NULL; c++) {
+            if ((o->commands & (unsigned)qyi_command_at(c)->command) != 0) {
+                printf(" %s", qyi_command_at(c)->name);
+            }
+        }
+        printf("\n");
+    }
+    printf(
+        ".SH EXIT STATUS\n0 done, 1 failed, 2 usage or config, 130 interrupted\n"
+        ".SH ENVIRONMENT\nQY_SECTION_NAME sets section.name; quarry config lists all settings.\n");
+}
+
+static void print_completion(void)
+{
+    printf(
+        "# bash completion of quarry\n_quarry() {\n  local cur=${COMP_WORDS[COMP_CWORD]} words=\n"
+        "  if [ \"$COMP_CWORD\" = 1 ]; then\n    words='");
+    for (size_t i = 0; qyi_command_at(i) != NULL; i++) {
+        printf("%s%s", i ? " " : "", qyi_command_at(i)->name);
+    }
+    printf(" --help --version'\n  else\n    case ${COMP_WORDS[1]} in\n");
+    for (size_t c = 0; qyi_command_at(c) != NULL; c++) {
+        const struct qyi_command_info *info = qyi_command_at(c);
+        printf("    %s) words='", info->name);
+        for (const char *t = info->topics; t != NULL && *t != '\0'; t++) {
+            putchar(*t == '|' ? ' ' : *t);
+        }
+        for (size_t i = 0; qyi_option_at(i) != NULL; i++) {
+            if ((qyi_option_at(i)->commands & (unsigned)info->command) != 0) {
+                printf(" %s", qyi_option_at(i)->alias);
+            }
+        }
+        printf("' ;;\n");
+    }
+    printf(
+        "    esac\n  fi\n  COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
+        "  [ ${#COMPREPLY[@]} -gt 0 ] || COMPREPLY=($(compgen -f -- \"$cur\"))\n}\n"
+        "complete -F _quarry quarry\n");
+}
+
+int qyi_cmd_help(const struct qyi_args *args)
+{
+    if (args->man) {
+        print_man();
+        return 0;
+    }
+    if (args->completion != NULL) {
+        if (strcmp(args->completion, "bash") != 0) {
+            fprintf(stderr,
+                    "quarry: error: option '--completion': '%s' refused; bash is accepted\n",
+                    args->completion);
+            return 2;
+        }
+        print_completion();
+        return 0;
+    }
+    for (size_t i = 0; args->topic != NULL && qyi_command_at(i) != NULL; i++) {
+        if (strcmp(args->topic, qyi_command_at(i)->name) == 0) {
+            qyi_print_help(stdout, qyi_command_at(i)->command);
+            return 0;
+        }
+    }
+    if (args->topic != NULL) {
+        fprintf(stderr, "quarry: error: help '%s': no such command; see quarry help\n",
+                args->topic);
+        return 2;
+    }
+    qyi_print_help(stdout, 0);
+    return 0;
+}

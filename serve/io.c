@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reading files, printing errors and JSON. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "serve/serve.h"
+
+enum qy_status qyi_read_file(const char *path, char **data, size_t *bytes, struct qy_error *err)
+{
+    FILE *file = strcmp(path, "-") == 0 ? stdin : fopen(path, "rb");
+    struct stat info;
+    if (file == NULL || (fstat(fileno(file), &info) == 0 && S_ISDIR(info.st_mode))) {
+        const char *why = file == NULL ? strerror(errno) : "it is a directory";
+        if (file != NULL) {
+            fclose(file);
+        }
+        return qy_error_set(err, QY_ERR_NOT_FOUND,
+                            "file '%s': cannot be read: %s; give a text file, or - for stdin", path,
+                            why);
+    }
+    size_t used = 0, room = 1u << 16;
+    char *text = malloc(room);
+    enum qy_status st = QY_OK;
+    while (text != NULL && st == QY_OK) {
+        const size_t got = fread(text + used, 1, room - used - 1, file);
+        used += got;
+        if (got == 0) {
+            if (ferror(file) && !qyi_interrupted()) {
+                st = qy_error_set(err, QY_ERR_NOT_FOUND, "file '%s': reading failed: %s", path,
+                                  strerror(errno));
+            }
+            break;
+        }
+        if (used + 1 == room) {
+            char *more = realloc(text, room * 2);
+            if (more == NULL) {
+                free(text);
+            }
+            text = more;
+            room *= 2;
+        }
+    }
+    if (file != stdin) {
+        fclose(file);
+    }
+    if (text == NULL) {
+        st =
+            qy_error_set(err, QY_ERR_NOMEM, "file '%s': out of memory after %zu bytes", path, used);
+    }
+    if (st != QY_OK) {
+        free(text);
+        return st;
+    }
+    text[used] = '\0';
+    *data = text;
+    *bytes = used;
+    return QY_OK;
+}
+
+int qyi_fail(const struct qy_error *err)
+{
+    fprintf(stderr, "quarry: error: %s\n", err->text);
+    return err->status == QY_ERR_CONFIG ? 2 : 1;
+}
+
+int qyi_print_json(cJSON *object)
+{
+    char *text = object != NULL ? cJSON_PrintUnformatted(object) : NULL;
+    cJSON_Delete(object);
+    if (text == NULL) {
+        fprintf(stderr, "quarry: error: JSON: out of memory\n");
+        return 1;
+    }
+    const int failed = puts(text) < 0 || fflush(stdout) != 0;
+    cJSON_free(text);
+    if (failed) {
+        fprintf(stderr, "quarry: error: stdout: %s\n", strerror(errno));
+    }
+    return failed;
+}
+
+char *qyi_escape(const char *text, size_t bytes, char *out, size_t out_bytes)
+{
+    size_t used = 0;
+    for (size_t i = 0; i < bytes && used + 5 < out_bytes; i++) {
+        const unsigned char c = (unsigned char)text[i];
+        if (c == '\n' || c == '\t' || c == '\r' || c == '\\') {
+            out[used++] = '\\';
+            out[used++] = c == '\n' ? 'n' : c == '\t' ? 't' : c == '\r' ? 'r' : '\\';
+        } else if (c < 0x20 || c == 0x7f) {
+            used += (size_t)snprintf(out + used, out_bytes - used, "\\x%02x", c);
+        } else {
+            out[used++] = (char)c;
+        }
+    }
+    out[used] = '\0';
+    return out;
+}

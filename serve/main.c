@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The program: command line in, exit code out (0 done, 1 failed, 2 usage or config). */
+#include <string.h>
+
+#include "serve/serve.h"
+
+static int run(struct qyi_app *app)
+{
+    switch (app->args->command) {
+    case QYI_GENERATE:
+        return qyi_cmd_generate(app);
+    case QYI_TOKENIZE:
+        return qyi_cmd_tokenize(app);
+    case QYI_EVAL:
+        return qyi_cmd_eval(app);
+    case QYI_BENCH:
+        return qyi_cmd_bench(app);
+    case QYI_DOCTOR:
+        return qyi_cmd_doctor(app);
+    case QYI_CONFIG:
+        return qyi_cmd_config(app);
+    case QYI_HELP:
+        return qyi_cmd_help(app->args);
+    }
+    return 2;
+}
+
+int main(int argc, char **argv)
+{
+    struct qyi_args args;
+    struct qyi_app app;
+    struct qy_error err = {0};
+    if (argc > 1 && (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0)) {
+        qyi_print_version();
+        return 0;
+    }
+    if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        qyi_print_help(argc < 2 ? stderr : stdout, 0);
+        return argc < 2 ? 2 : 0;
+    }
+    if (qyi_args_parse(argc, argv, &args, &err) != QY_OK) {
+        return qyi_fail(&err);
+    }
+    if (args.command == QYI_HELP) {
+        return qyi_cmd_help(&args);
+    }
+    qyi_interrupt_install();
+    if (qyi_app_open(&args, &app, &err) != QY_OK) {
+        return qyi_fail(&err);
+    }
+    const int code = run(&app);
+    qyi_app_close(&app);
+    return code;
+}

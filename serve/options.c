@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The command line: one table of options and one of commands, and the parser that reads them. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "serve/serve.h"
+
+#define AT(member) offsetof(struct qyi_args, member)
+enum { ALL = QYI_GENERATE | QYI_TOKENIZE | QYI_EVAL | QYI_BENCH | QYI_DOCTOR | QYI_CONFIG };
+
+static const struct qyi_option options[] = {
+    {"-m", "--model", "FILE", "model.file", 0, QYI_ENGINE | QYI_TOKENIZE,
+     "GGUF model (default: the one that scripts/fetch-model fetched)"},
+    {"-f", "--file", "FILE", NULL, AT(file), QYI_ENGINE | QYI_TOKENIZE, "text to read; - is stdin"},
+    {"-p", "--prompt", "TEXT", NULL, AT(prompt), QYI_GENERATE | QYI_TOKENIZE,
+     "text after the file's text: the question"},
+    {"-n", "--predict", "N", NULL, AT(n), QYI_GENERATE, "tokens to generate (default 128)"},
+    {NULL, "--chat", NULL, NULL, AT(chat), QYI_GENERATE,
+     "put file and prompt into the model's chat format (ChatML, Llama-3)"},
+    {NULL, "--system", "TEXT", NULL, AT(system), QYI_GENERATE, "system message of --chat and -i"},
+    {"-i", "--interactive", NULL, NULL, AT(interactive), QYI_GENERATE,
+     "a conversation over one context; the cache is kept between turns"},
+    {NULL, "--compare", NULL, NULL, AT(compare), QYI_GENERATE,
+     "answer twice from one prefill, densely and by --policy, side by side"},
+    {NULL, "--prompt-tokens", "N", NULL, AT(prompt_tokens), QYI_GENERATE | QYI_TOKENIZE,
+     "read only the first N tokens of the file"},
+    {NULL, "--special", NULL, NULL, AT(special), QYI_GENERATE | QYI_TOKENIZE | QYI_EVAL,
+     "control tokens such as <|im_start|> in the text count as such"},
+    {NULL, "--ctx", "N", NULL, AT(ctx), QYI_GENERATE | QYI_EVAL,
+     "tokens of context: the most that generate may use; the prefill of eval"},
+    {NULL, "--count", "M", NULL, AT(count), QYI_EVAL,
+     "positions to evaluate after the context; 0: all of the context, densely"},
+    {NULL, "--start", "S", NULL, AT(start), QYI_EVAL, "first token of the file to use"},
+    {NULL, "--from", "K", NULL, AT(from), QYI_EVAL, "leave the first K positions out of the mean"},
+    {NULL, "--dump", "FILE", NULL, AT(dump), QYI_EVAL, "write per-token log-probabilities"},
+    {NULL, "--batch", "B", NULL, AT(batch), QYI_BENCH, "sequences decoded together (default 1)"},
+    {NULL, "--context", "N", NULL, AT(context), QYI_BENCH,
+     "tokens of each sequence (default 2048)"},
+    {NULL, "--steps", "N", NULL, AT(steps), QYI_BENCH, "steps to time (default 16)"},
+    {NULL, "--policy", "NAME", "retrieval.policy", 0, QYI_ENGINE,
+     "which tokens a step attends to: dense, window, exact"},
+    {NULL, "--budget", "B", "retrieval.budget", 0, QYI_ENGINE,
+     "tokens a policy selects: 0.03 (share), 2048 (tokens), p0.95:0.10 (mass under a cap)"},
+    {NULL, "--device", "SPEC", "device.spec", 0, QYI_ENGINE, "host"},
+    {NULL, "--temp", "T", "sampling.temperature", 0, QYI_GENERATE,
+     "temperature; 0 is greedy (default)"},
+    {NULL, "--top-p", "P", "sampling.top_p", 0, QYI_GENERATE, "draw from this much probability"},
+    {NULL, "--top-k", "K", "sampling.top_k", 0, QYI_GENERATE, "draw from so many tokens"},
+    {NULL, "--min-p", "P", "sampling.min_p", 0, QYI_GENERATE,
+     "drop tokens below this share of the best"},
+    {NULL, "--seed", "N", "sampling.seed", 0, QYI_ENGINE, "seed of everything that is drawn"},
+    {NULL, "--threads", "N", "runtime.threads", 0, ALL, "worker threads (default: one per core)"},
+    {NULL, "--config", "FILE", NULL, AT(config), ALL, "read settings from a file"},
+    {NULL, "--set", "S.NAME=V", NULL, AT(sets), ALL,
+     "set one setting; may be repeated (see quarry config)"},
+    {NULL, "--json", NULL, NULL, AT(json), ALL, "one JSON object on stdout"},
+    {NULL, "--trace", "FILE", NULL, AT(trace), QYI_ENGINE, "write a Chrome/Perfetto trace"},
+    {NULL, "--man", NULL, NULL, AT(man), QYI_HELP, "the manual page, as roff"},
+    {NULL, "--completion", "SHELL", NULL, AT(completion), QYI_HELP, "completion script: bash"},
+};
+
+static const struct qyi_command_info commands[] = {
+    {QYI_GENERATE, "generate", "[-m MODEL] [-f FILE] [-p TEXT] [-n N] [options]",
+     "read text, answer; text on stdout, progress and a summary on stderr", NULL},
+    {QYI_TOKENIZE, "tokenize", "[-m MODEL] [-f FILE] [-p TEXT]", "token ids, one a line", NULL},
+    {QYI_EVAL, "eval", "ppl [-m MODEL] -f FILE --ctx N [--count M] [--start S] [--from K]",
+     "quality: perplexity of a policy against dense attention", "ppl"},
+    {QYI_BENCH, "bench", "decode|kernels [options]", "speed, with the ceiling beside each figure",
+     "decode|kernels"},
+    {QYI_DOCTOR, "doctor", "", "what this machine and build can do, and what to fix", NULL},
+    {QYI_CONFIG, "config", "", "every setting: value, source, range, meaning", NULL},
+    {QYI_HELP, "help", "[COMMAND]", "this help; --man and --completion bash", NULL},
+};
+
+const struct qyi_option *qyi_option_at(size_t i)
+{
+    return i < sizeof options / sizeof options[0] ? &options[i] : NULL;
+}
+
+const struct qyi_command_info *qyi_command_at(size_t i)
+{
+    return i < sizeof commands / sizeof commands[0] ? &commands[i] : NULL;
+}
+
+const struct qyi_command_info *qyi_command_info(enum qyi_command command)
+{
+    for (size_t i = 0; qyi_command_at(i) != NULL; i++) {
+        if (commands[i].command == command) {
+            return &commands[i];
+        }
+    }
+    return NULL;
+}
+
+static enum qy_status parse_count(const char *flag, const char *text, uint64_t *out,
+                                  struct qy_error *err)
+{
+    char *end = NULL;
+    errno = 0;
+    const unsigned long long value = strtoull(text, &end, 10);
+    if (end == text || *end != '\0' || errno != 0 || text[0] == '-' || value > UINT32_MAX) {
+        return qy_error_set(
+            err, QY_ERR_CONFIG,
+            "option '%s': value '%s' refused; whole numbers from 0 to %u are accepted", flag, text,
+            UINT32_MAX);
+    }
+    *out = value;
+    return QY_OK;
+}
+
+/* Keeps "name=value" for the settings, with the flag for messages. */
+static enum qy_status keep_setting(struct qyi_args *args, const char *flag, const char *setting,
+                                   const char *value, struct qy_error *err)
+{
+    if (args->n_sets == QYI_MAX_SETS) {
+        return qy_error_set(err, QY_ERR_CONFIG, "option '%s': more than %d settings on one line",
+                            flag, QYI_MAX_SETS);
+    }
+    char *text = args->storage[args->n_sets];
+    const int n = setting == NULL
+                      ? snprintf(text, sizeof args->storage[0], "%s", value)
+                      : snprintf(text, sizeof args->storage[0], "%s=%s", setting, value);
+    if (n < 0 || (size_t)n >= sizeof args->storage[0]) {
+        return qy_error_set(err, QY_ERR_CONFIG, "option '%s': the value is longer than %zu bytes",
+                            flag, sizeof args->storage[0] - 32);
+    }
+    args->sets[args->n_sets] = text;
+    args->flags[args->n_sets++] = flag;
+    return QY_OK;
+}
+
+static const struct qyi_option *find_option(const char *word)
+{
+    for (size_t i = 0; qyi_option_at(i) != NULL; i++) {
+        if ((options[i].flag != NULL && strcmp(word, options[i].flag) == 0) ||
+            (options[i].alias != NULL && strcmp(word, options[i].alias) == 0)) {
+            return &options[i];
+        }
+    }
+    return NULL;
+}
+
+static enum qy_status unknown_option(const char *word, unsigned command, struct qy_error *err)
+{
+    const char *names[2 * sizeof options / sizeof options[0]];
+    size_t n = 0;
+    for (size_t i = 0; qyi_option_at(i) != NULL; i++) {
+        if ((options[i].commands & command) != 0 && options[i].alias != NULL) {
+            names[n++] = options[i].alias;
+        }
+    }
+    const char *near = qy_nearest(word, names, n);
+    const struct qyi_command_info *info = qyi_command_info((enum qyi_command)command);
+    return qy_error_set(err, QY_ERR_CONFIG,
+                        "option '%s': quarry %s has no such option%s%s%s; see quarry help %s", word,
+                        info->name, near ? "; did you mean '" : "", near ? near : "",
+                        near ? "'?" : "", info->name);
+}
+
+/* Stores one option; *used_value says whether the next word was its value. */
+static enum qy_status take_option(struct qyi_args *args, const struct qyi_option *option,
+                                  const char *word, const char *value, struct qy_error *err)
+{
+    if (option->value != NULL && value == NULL) {
+        return qy_error_set(err, QY_ERR_CONFIG, "option '%s': needs a value: %s", word,
+                            option->value);
+    }
+    if (option->setting != NULL) {
+        return keep_setting(args, word, option->setting, value, err);
+    }
+    if (option->offset == AT(sets)) {
+        if (strchr(value, '=') == NULL) {
+            return qy_error_set(err, QY_ERR_CONFIG,
+                                "option '--set': '%s' refused; section.name=value is accepted",
+                                value);
+        }
+        return keep_setting(args, word, NULL, value, err);
+    }
+    void *member = (char *)args + option->offset;
+    if (option->value == NULL) {
+        *(int *)member = 1;
+        return QY_OK;
+    }
+    if (strlen(option->value) == 1) { /* N, M, S, K, B: a count */
+        args->n_given |= option->offset == AT(n);
+        args->count_given |= option->offset == AT(count);
+        return parse_count(word, value, member, err);
+    }
+    *(const char **)member = value;
+    return QY_OK;
+}
+
+static enum qy_status take_topic(struct qyi_args *args, const char *word, struct qy_error *err)
+{
+    const struct qyi_command_info *info = qyi_command_info(args->command);
+    if (args->topic != NULL || (info->topics == NULL && args->command != QYI_HELP)) {
+        return qy_error_set(
+            err, QY_ERR_CONFIG,
+            "word '%s': not expected here; options start with -; usage: quarry %s %s", word,
+            info->name, info->synopsis);
+    }
+    args->topic = word;
+    return QY_OK;
+}
+
+/* Splits "--flag=value"; name holds the flag. */
+static const char *split_value(const char *word, char *name, size_t name_bytes)
+{
+    const char *equals = strncmp(word, "--", 2) == 0 ? strchr(word, '=') : NULL;
+    if (equals == NULL || (size_t)(equals - word) >= name_bytes) {
+        return NULL;
+    }
+    memcpy(name, word, (size_t)(equals - word));
+    name[equals - word] = '\0';
+    return equals + 1;
+}
+
+static enum qy_status check_topic(const struct qyi_args *args, struct qy_error *err)
+{
+    const struct qyi_command_info *info = qyi_command_info(args->command);
+    if (info->topics == NULL) {
+        return QY_OK;
+    }
+    const size_t n = args->topic == NULL ? 0 : strlen(args->topic);
+    for (const char *at = info->topics; n > 0 && at != NULL; at = strchr(at, '|')) {
+        at += *at == '|';
+        if (strncmp(at, args->topic, n) == 0 && (at[n] == '|' || at[n] == '\0')) {
+            return QY_OK;
+        }
+    }
+    return qy_error_set(err, QY_ERR_CONFIG, "quarry %s '%s': no such kind; accepted: %s",
+                        info->name, args->topic == NULL ? "" : args->topic, info->topics);
+}
+
+enum qy_status qyi_args_parse(int argc, char **argv, struct qyi_args *args, struct qy_error *err)
+{
+    memset(args, 0, sizeof *args);
+    args->n = 128;
+    args->batch = 1;
+    args->context = 2048;
+    args->steps = 16;
+    const char *names[sizeof commands / sizeof commands[0]];
+    for (size_t i = 0; qyi_command_at(i) != NULL; i++) {
+        names[i] = commands[i].name;
+        if (argc > 1 && strcmp(argv[1], commands[i].name) == 0) {
+            args->command = commands[i].command;
+        }
+    }
+    if (args->command == 0) {
+        const char *near =
+            argc > 1 ? qy_nearest(argv[1], names, sizeof names / sizeof names[0]) : NULL;
+        return qy_error_set(err, QY_ERR_CONFIG,
+                            "command '%s': no such command%s%s%s; see quarry help",
+                            argc > 1 ? argv[1] : "", near ? "; did you mean '" : "",
+                            near ? near : "", near ? "'?" : "");
+    }
+    for (int i = 2; i < argc; i++) {
+        char name[64];
+        const char *attached = split_value(argv[i], name, sizeof name);
+        enum qy_status st;
+        if (argv[i][0] != '-' || argv[i][1] == '\0') {
+            st = take_topic(args, argv[i], err);
+        } else if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+            args->topic = qyi_command_info(args->command)->name;
+            args->command = QYI_HELP;
+            return QY_OK;
+        } else {
+            const struct qyi_option *option = find_option(attached ? name : argv[i]);
+            if (option == NULL || (option->commands & (unsigned)args->command) == 0) {
+                return unknown_option(attached ? name : argv[i], args->command, err);
+            }
+            if (attached != NULL && option->value == NULL) {
+                return qy_error_set(err, QY_ERR_CONFIG, "option '%s': takes no value", name);
+            }
+            const char *value = attached != NULL ? attached : i + 1 < argc ? argv[i + 1] : NULL;
+            st = take_option(args, option, option->alias != NULL ? option->alias : option->flag,
+                             value, err);
+            i += option->value != NULL && attached == NULL;
+        }
+        if (st != QY_OK) {
+            return st;
+        }
+    }
+    return check_topic(args, err);
+}

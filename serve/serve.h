@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * serve: the program `quarry`. This header is what its commands share: the option table, the
+ * application (settings, threads, device) and the engine (model and cache) that commands open.
+ */
+#ifndef QY_SERVE_H
+#define QY_SERVE_H
+
+#include <cjson/cJSON.h>
+#include <stdio.h>
+
+#include "model/model.h"
+
+/* ---- options ----------------------------------------------------------------------------------
+ */
+
+enum qyi_command {
+    QYI_GENERATE = 1,
+    QYI_TOKENIZE = 2,
+    QYI_EVAL = 4,
+    QYI_BENCH = 8,
+    QYI_DOCTOR = 16,
+    QYI_CONFIG = 32,
+    QYI_HELP = 64
+};
+enum { QYI_ENGINE = QYI_GENERATE | QYI_EVAL | QYI_BENCH };
+
+enum { QYI_MAX_SETS = 64 };
+
+/* What the command line said. Texts are borrowed from argv. */
+struct qyi_args {
+    enum qyi_command command;
+    const char *topic; /* the word after eval, bench or help, or NULL */
+    const char *file, *prompt, *system, *config, *trace, *dump;
+    int chat, interactive, json, compare, special, man;
+    const char *completion;
+    uint64_t n, ctx, prompt_tokens, count, start, from, batch, context, steps;
+    int n_given, count_given;
+    const char *sets[QYI_MAX_SETS];  /* "section.name=value"  */
+    const char *flags[QYI_MAX_SETS]; /* the flag it came from */
+    char storage[QYI_MAX_SETS][320]; /* settings that flags were turned into */
+    size_t n_sets;
+};
+
+/* One option of the command line: parser, --help, man page and completion read this table. */
+struct qyi_option {
+    const char *flag, *alias; /* "-n", "--predict"                                             */
+    const char *value;        /* name of the value in help; NULL: a switch                      */
+    const char *setting;      /* sets this setting; NULL: a member of qyi_args                   */
+    size_t offset;
+    unsigned commands;
+    const char *help;
+};
+const struct qyi_option *qyi_option_at(size_t i); /* NULL past the end */
+
+struct qyi_command_info {
+    enum qyi_command command;
+    const char *name, *synopsis, *help;
+    const char *topics; /* "ppl" | "decode|kernels" or NULL */
+};
+const struct qyi_command_info *qyi_command_at(size_t i);
+const struct qyi_command_info *qyi_command_info(enum qyi_command command);
+
+/* QY_ERR_CONFIG: usage. */
+QY_MUST enum qy_status qyi_args_parse(int argc, char **argv, struct qyi_args *args,
+                                      struct qy_error *err);
+
+/* ---- settings of the program -------------------------------------------------------------------
+ */
+
+struct qyi_settings {
+    char model[QY_SETTING_TEXT_BYTES];
+    int compute;   /* enum qy_compute */
+    int64_t chunk; /* tokens of one prefill step */
+    char device[QY_SETTING_TEXT_BYTES];
+    int deterministic;
+    double temperature, top_p, min_p;
+    int64_t top_k, seed;
+};
+extern const struct qy_setting qyi_setting_rows[];
+extern const size_t qyi_setting_count;
+
+/* ---- application
+ * --------------------------------------------------------------------------------- */
+
+struct qyi_app {
+    const struct qyi_args *args;
+    struct qy_runtime rt;
+    struct qy_config *config;
+    struct qy_runtime_settings runtime;
+    struct qy_cache_settings cache;
+    struct qy_retrieval_settings retrieval;
+    struct qyi_settings program;
+    uint32_t n_threads;
+};
+
+/* Settings in order, log, processor, topology, threads, trace. */
+QY_MUST enum qy_status qyi_app_open(const struct qyi_args *args, struct qyi_app *app,
+                                    struct qy_error *err);
+/* Writes the trace file when one was asked for. */
+void qyi_app_close(struct qyi_app *app);
+
+/* Set by Ctrl-C and SIGTERM. */
+int qyi_interrupted(void);
+void qyi_interrupt_clear(void);
+void qyi_interrupt_install(void);
+
+/* ---- engine
+ * ---------------------------------------------------------------------------------------- */
+
+struct qyi_engine {
+    struct qyi_app *app;
+    struct qy_device *dev;
+    struct qy_gguf *gguf;
+    struct qy_tokenizer *tokenizer;
+    struct qy_model *model;
+    struct qy_cache *cache;
+    const struct qy_policy_ops *policy;
+    struct qy_budget budget;
+    float *logits;       /* [max_logits][n_vocab] */
+    uint32_t max_tokens; /* of one sequence */
+    uint64_t load_ns;
+};
+
+struct qyi_engine_params {
+    uint32_t max_sequences;
+    uint32_t max_tokens; /* of one sequence; 0: what the model was trained on, at most 32,768 */
+    uint32_t max_step_tokens, max_logits;
+};
+
+/* File, device and tokenizer; then the text can be tokenized and the size of the rest is known. */
+QY_MUST enum qy_status qyi_engine_open_file(struct qyi_app *app, struct qyi_engine *engine,
+                                            struct qy_error *err);
+QY_MUST enum qy_status qyi_engine_open_model(struct qyi_engine *engine,
+                                             const struct qyi_engine_params *params,
+                                             struct qy_error *err);
+void qyi_engine_close(struct qyi_engine *engine);
+/* Appends ids densely in chunks; logits of the last token are in engine->logits when want_logits.
+ * progress may be NULL. QY_AGAIN is turned into a clear QY_ERR_NOMEM. An interrupt ends it early:
+ * *done tells. */
+struct qyi_progress;
+QY_MUST enum qy_status qyi_engine_prefill(struct qyi_engine *engine, struct qy_sequence *seq,
+                                          const int32_t *ids, size_t n, int want_logits,
+                                          struct qyi_progress *progress, size_t *done,
+                                          struct qy_error *err);
+
+/* ---- small helpers
+ * ------------------------------------------------------------------------------- */
+
+/* All bytes of a file ("-" is stdin); *data returned, NUL-terminated, freed with free. */
+QY_MUST enum qy_status qyi_read_file(const char *path, char **data, size_t *bytes,
+                                     struct qy_error *err);
+
+/* Progress on stderr: a line that is redrawn on a terminal, one line at the end otherwise. */
+struct qyi_progress {
+    const char *what, *unit;
+    uint64_t total, start_ns, last_ns;
+    int terminal;
+};
+void qyi_progress_start(struct qyi_progress *progress, const char *what, const char *unit,
+                        uint64_t total);
+void qyi_progress_update(struct qyi_progress *progress, uint64_t done);
+void qyi_progress_end(struct qyi_progress *progress, uint64_t done);
+
+/* Prints an error the way all commands do and gives the exit code: 1, or 2 for usage and config. */
+int qyi_fail(const struct qy_error *err);
+/* Prints one JSON object on stdout and frees it. */
+int qyi_print_json(cJSON *object);
+
+/* What a run took and used: shared by generate and bench. */
+struct qyi_report {
+    uint64_t prompt_tokens, new_tokens, prefill_ns, decode_ns, n_steps;
+    uint64_t stage_ns[QY_MODEL_STAGE_COUNT];
+    struct qy_cache_stats cache;
+};
+void qyi_report_read(const struct qyi_engine *engine, struct qyi_report *report);
+void qyi_report_print(const struct qyi_engine *engine, const struct qyi_report *report, FILE *out);
+void qyi_report_json(const struct qyi_report *report, cJSON *object);
+/* Shows control characters of text as \n, \x1b ... in out. */
+char *qyi_escape(const char *text, size_t bytes, char *out, size_t out_bytes);
+
+/* ---- prompt, answer, conversation ------------------------------------------------------------ */
+
+/* Token ids of a prompt; ids freed with qy_free. */
+struct qyi_prompt {
+    int32_t *ids;
+    size_t n;
+};
+/* File (cut to --prompt-tokens) and prompt of the command line, in the chat format with --chat. */
+QY_MUST enum qy_status qyi_prompt_build(const struct qyi_engine *engine, struct qyi_prompt *prompt,
+                                        struct qy_error *err);
+/* One chat message as ids. prefix (may be NULL) is trusted text in front of it. */
+QY_MUST enum qy_status qyi_prompt_message(const struct qyi_engine *engine, const char *prefix,
+                                          const char *system, const char *content, size_t bytes,
+                                          int first, struct qyi_prompt *prompt,
+                                          struct qy_error *err);
+
+/* An answer as it grows. */
+struct qyi_answer {
+    FILE *stream; /* text goes here as it comes; NULL: nowhere                            */
+    int32_t *ids; /* [room]; the end token included                                        */
+    float *gaps;  /* [room]                                                               */
+    size_t n, room;
+    char *text; /* NUL-terminated                                                       */
+    size_t text_bytes, text_room;
+    uint64_t ns;
+    uint64_t steps;
+    int ended; /* by an end token                                                      */
+    int write_failed;
+    struct qy_utf8_stream utf8;
+};
+QY_MUST enum qy_status qyi_answer_open(struct qyi_answer *answer, size_t room, FILE *stream,
+                                       struct qy_error *err);
+void qyi_answer_close(struct qyi_answer *answer);
+/* Feeds id to seq, then token after token until an end token, room tokens, or an interrupt. */
+QY_MUST enum qy_status qyi_answer_generate(struct qyi_engine *engine, struct qy_sequence *seq,
+                                           int32_t id, enum qy_attend_mode mode,
+                                           struct qyi_answer *answer, struct qy_error *err);
+void qyi_answer_json(const struct qyi_answer *answer, cJSON *object);
+
+/* Two answers side by side, each in half of the width of the terminal. */
+void qyi_print_columns(FILE *out, const char *left_title, const char *left, const char *right_title,
+                       const char *right);
+QY_MUST enum qy_status qyi_compare(struct qyi_engine *engine, const struct qyi_prompt *prompt,
+                                   struct qy_error *err);
+QY_MUST enum qy_status qyi_conversation(struct qyi_engine *engine, struct qy_error *err);
+/* Prefills all but the last token of the prompt and resets the counters; ns receives the time. */
+QY_MUST enum qy_status qyi_prompt_prefill(struct qyi_engine *engine, struct qy_sequence *seq,
+                                          const struct qyi_prompt *prompt, uint64_t *ns,
+                                          struct qy_error *err);
+
+/* ---- commands: each returns the exit code
+ * -------------------------------------------------------- */
+
+int qyi_cmd_generate(struct qyi_app *app);
+int qyi_cmd_tokenize(struct qyi_app *app);
+int qyi_cmd_eval(struct qyi_app *app);
+int qyi_cmd_bench(struct qyi_app *app);
+int qyi_cmd_doctor(struct qyi_app *app);
+int qyi_cmd_config(struct qyi_app *app);
+int qyi_cmd_help(const struct qyi_args *args);
+void qyi_print_version(void);
+void qyi_print_help(FILE *out, enum qyi_command command); /* 0: the program */
+
+#endif
