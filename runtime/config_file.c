@@ -83,7 +83,9 @@ static char *next_line(char *out, int bytes, void *stream)
         fail_line(reader, reader->number, "the line is too long");
         return NULL;
     }
-    strcat(out, "\n"); /* room for it was kept; inih takes a line without it as cut */
+    length = strlen(out);
+    out[length] = '\n'; /* room for it was kept; inih takes a line without it as cut */
+    out[length + 1] = '\0';
     return out;
 }
 

@@ -56,7 +56,7 @@ static void read_model(char *out, size_t bytes)
         struct leaf r = read_leaf(0x80000002u + i, 0);
         uint32_t words[4] = {r.a, r.b, r.c, r.d};
 
-        memcpy(text + 16 * i, words, sizeof(words));
+        memcpy(text + sizeof(words) * i, words, sizeof(words));
     }
     while (*p == ' ') {
         p++;

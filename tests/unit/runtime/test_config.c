@@ -134,7 +134,7 @@ static void config_source_order_does_not_depend_on_calls(void **state)
     static const int orders[6][3] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2},
                                      {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
     struct fixture *f = *state;
-    char path[] = "/tmp/qy_test_config_XXXXXX";
+    char path[] = P_tmpdir "/qy_test_config_XXXXXX";
     int fd = mkstemp(path);
 
     assert_true(fd >= 0);

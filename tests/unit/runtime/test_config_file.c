@@ -21,7 +21,7 @@ static int setup(void **state)
     struct fixture *f = calloc(1, sizeof(*f));
     int fd;
 
-    strcpy(f->path, "/tmp/qy_test_file_XXXXXX");
+    strcpy(f->path, P_tmpdir "/qy_test_file_XXXXXX");
     fd = mkstemp(f->path);
     assert_true(fd >= 0);
     close(fd);
@@ -190,7 +190,7 @@ static void file_that_is_not_there_or_no_file_is_an_error(void **state)
 
     assert_int_equal(qy_config_read_file(f->config, "/no/such.conf", &f->err), QY_ERR_NOT_FOUND);
     assert_non_null(strstr(f->err.text, "'/no/such.conf'"));
-    assert_int_equal(qy_config_read_file(f->config, "/tmp", &f->err), QY_ERR_NOT_FOUND);
+    assert_int_equal(qy_config_read_file(f->config, P_tmpdir, &f->err), QY_ERR_NOT_FOUND);
     assert_int_equal(read_text(f, ""), QY_OK);
 }
 

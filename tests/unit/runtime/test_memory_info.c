@@ -14,7 +14,7 @@ static const uint64_t mib = 1 << 20;
 
 static int setup(void **state)
 {
-    char root[] = "/tmp/qy_test_memory_XXXXXX";
+    char root[] = P_tmpdir "/qy_test_memory_XXXXXX";
 
     assert_non_null(mkdtemp(root));
     *state = strdup(root);

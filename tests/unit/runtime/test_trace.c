@@ -22,7 +22,7 @@ static struct qy_trace *open_trace(uint32_t n_threads, uint32_t records)
 /* Writes the trace to a file and reads it back as JSON; the caller deletes the document. */
 static cJSON *write_and_parse(const struct qy_trace *trace)
 {
-    char path[] = "/tmp/qy_test_trace_XXXXXX", *text = calloc(1, 1 << 16);
+    char path[] = P_tmpdir "/qy_test_trace_XXXXXX", *text = calloc(1, 1 << 16);
     int fd = mkstemp(path);
     cJSON *document;
     FILE *file;
