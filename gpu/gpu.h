@@ -7,7 +7,8 @@
  * time. This layer knows rows (K and V of one token for one KV head) but no block, no sequence
  * and no file.
  *
- * Terms: m rows of activations; g = query heads per KV head (group); d = head dimension.
+ * Terms: m rows of activations; g = query heads per KV head (group), at most 64 in row kernels;
+ * d = head dimension.
  * Every pointer given to a kernel is device memory (on a unified device: any memory).
  * Kernels are [owner] [noalloc] and complete in call order; temporaries come from the arena that
  * the caller passes (QY_ERR_NOMEM when it is full; nothing was written then).

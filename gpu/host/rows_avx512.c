@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The row kernels in AVX-512. */
+#if defined(__x86_64__)
+#include "gpu/host/vec_avx512.h"
+
+#include "gpu/host/attend_body.h"
+#include "gpu/host/attend_chunk_body.h"
+#include "gpu/host/pool_body.h"
+#include "gpu/host/score_body.h"
+
+const struct qyi_rows_kernels qyi_rows_avx512 = {
+    .lanes = VEC_N,
+    .pack = pack_row,
+    .attend = attend_span,
+    .score = score_span,
+    .chunk = chunk_attend,
+    .pool = pool_scores,
+};
+#endif

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Scores of keys: ranges of rows shared out over the team. The arithmetic is in score_body.h. */
+#include "gpu/host/host.h"
+#include "gpu/host/rows.h"
+
+enum {
+    RANGE_ROWS = 512,
+    TEAM_BYTES = 64 * 1024 /* keys below this: the caller alone is faster than the team */
+};
+
+struct score_job {
+    const struct qy_score_item *items;
+    enum qy_cpu_level level;
+    float scale;
+    struct qyi_units units; /* ranges of RANGE_ROWS rows, item after item */
+};
+
+static uint32_t ranges_of(const struct qy_score_item *item)
+{
+    return (uint32_t)(((uint64_t)item->n + RANGE_ROWS - 1) / RANGE_ROWS);
+}
+
+static void score_range(const struct score_job *job, const struct qy_score_item *item,
+                        uint32_t range)
+{
+    const uint32_t at = range * RANGE_ROWS;
+    const struct qyi_span span = {.q = item->q,
+                                  .rows = &item->rows,
+                                  .first = item->first + at,
+                                  .n = item->n - at < RANGE_ROWS ? item->n - at : RANGE_ROWS,
+                                  .group = item->group};
+
+    qyi_rows_for(job->level, item->rows.d)->score(&span, job->scale, item->scores + at, item->n);
+}
+
+static void score_run(void *arg, uint32_t thread, uint32_t n_threads)
+{
+    struct score_job *job = arg;
+    uint32_t begin;
+    uint32_t end;
+    uint32_t i = 0;
+    uint32_t base = 0; /* first range of item i */
+
+    (void)thread;
+    while (qyi_units_take(&job->units, n_threads, &begin, &end)) {
+        for (uint32_t u = begin; u < end; u++) {
+            while (u - base >= ranges_of(&job->items[i])) {
+                base += ranges_of(&job->items[i]);
+                i++;
+            }
+            score_range(job, &job->items[i], u - base);
+        }
+    }
+}
+
+enum qy_status qy_device_score(struct qy_device *dev, const struct qy_score_item *items,
+                               uint32_t n_items, float scale)
+{
+    struct score_job job = {.items = items, .level = dev->level, .scale = scale, .units = {0, 0}};
+    size_t bytes = 0;
+
+    for (uint32_t i = 0; i < n_items; i++) {
+        if (!qyi_rows_valid(&items[i].rows, items[i].group)) {
+            return QY_ERR_INVALID;
+        }
+        job.units.total += ranges_of(&items[i]);
+        bytes += items[i].n * qy_row_bytes(items[i].rows.type, items[i].rows.d) / 2;
+    }
+    qy_team_run(bytes < TEAM_BYTES ? NULL : dev->rt->team, score_run, &job);
+    return QY_OK;
+}
