@@ -30,7 +30,9 @@ void qyi_norm_avx2(float *x, const float *y, uint32_t m, uint32_t dim, const flo
         }
         float total = fold(sum);
         for (; k < dim; k++) {
-            x[k] += y ? y[k] : 0;
+            if (y) {
+                x[k] += y[k];
+            }
             total += x[k] * x[k];
         }
         const float scale = 1 / sqrtf(total / (float)dim + eps);
