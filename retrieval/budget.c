@@ -86,7 +86,7 @@ uint32_t qy_budget_tokens(const struct qy_budget *budget, uint32_t n)
 
     if (budget->tokens == 0) {
         /* 0.1 of 30 is 3, not 4: the product may be one rounding error above the whole number */
-        want = ceil(budget->ratio * n - 1e-9 * n);
+        want = ceil(budget->ratio * n - 1e-12 * n);
     }
     return want < (double)n ? (uint32_t)want : n;
 }

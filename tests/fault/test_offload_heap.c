@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The functions of a step use no heap: linked with the allocating functions wrapped and counted. */
+#include "tests/unit/offload/rig.h"
+
+#include <stdlib.h>
+
+static long n_calls;
+
+void *__real_malloc(size_t bytes);
+void *__real_calloc(size_t n, size_t bytes);
+void *__real_realloc(void *ptr, size_t bytes);
+void *__real_aligned_alloc(size_t align, size_t bytes);
+int __real_posix_memalign(void **ptr, size_t align, size_t bytes);
+void *__wrap_malloc(size_t bytes);
+void *__wrap_calloc(size_t n, size_t bytes);
+void *__wrap_realloc(void *ptr, size_t bytes);
+void *__wrap_aligned_alloc(size_t align, size_t bytes);
+int __wrap_posix_memalign(void **ptr, size_t align, size_t bytes);
+
+static void count(void)
+{
+    __atomic_fetch_add(&n_calls, 1, __ATOMIC_RELAXED); /* threads of the team may call */
+}
+
+void *__wrap_malloc(size_t bytes)
+{
+    count();
+    return __real_malloc(bytes);
+}
+
+void *__wrap_calloc(size_t n, size_t bytes)
+{
+    count();
+    return __real_calloc(n, bytes);
+}
+
+void *__wrap_realloc(void *ptr, size_t bytes)
+{
+    count();
+    return __real_realloc(ptr, bytes);
+}
+
+void *__wrap_aligned_alloc(size_t align, size_t bytes)
+{
+    count();
+    return __real_aligned_alloc(align, bytes);
+}
+
+int __wrap_posix_memalign(void **ptr, size_t align, size_t bytes)
+{
+    count();
+    return __real_posix_memalign(ptr, align, bytes);
+}
+
+enum { CHUNK = 5, ROWS = 2 + CHUNK };
+
+/* A step of three sequences: a policy's token, a dense one, and a chunk. Heap calls it made. */
+static long calls_of_step(struct rig *rig, struct qy_sequence *const seq[3], float *qkv, float *out)
+{
+    static const int32_t ids[CHUNK] = {1, 2, 3, 4, 5};
+    const struct qy_step_slice slices[3] = {
+        {.seq = seq[0], .n_tokens = 1, .ids = ids, .mode = QY_ATTEND_POLICY},
+        {.seq = seq[1], .n_tokens = 1, .ids = ids, .mode = QY_ATTEND_DENSE},
+        {.seq = seq[2], .n_tokens = CHUNK, .ids = ids, .mode = QY_ATTEND_DENSE},
+    };
+    const struct qy_qkv args = {.q = qkv,
+                                .k = qkv + RIG_OUT,
+                                .v = qkv + RIG_OUT + RIG_KV_HEADS * RIG_D,
+                                .stride = RIG_STRIDE,
+                                .out = out};
+
+    for (uint32_t t = 0; t < ROWS; t++) {
+        rig_qkv(9, 0, t, qkv + (size_t)t * RIG_STRIDE);
+    }
+    const long before = n_calls;
+    enum qy_status st = qy_step_begin(rig->cache, slices, 3, NULL);
+    for (uint32_t layer = 0; st == QY_OK && layer < RIG_LAYERS; layer++) {
+        st = qy_step_attend(rig->cache, layer, &args);
+    }
+    if (st == QY_OK) {
+        st = qy_step_end(rig->cache);
+    }
+    const long calls = n_calls - before;
+
+    assert_int_equal(st, QY_OK);
+    return calls;
+}
+
+static void steps_use_no_heap(void **state)
+{
+    static const struct {
+        const char *policy, *budget;
+    } cases[] = {{"dense", "1.0"}, {"window", "1.0"}, {"exact", "0.1"}, {"exact", "p0.9:0.5"}};
+    float *qkv = malloc(sizeof(float) * ROWS * RIG_STRIDE);
+    float *out = malloc(sizeof(float) * ROWS * RIG_OUT);
+    (void)state;
+
+    assert_true(qkv && out);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct qy_sequence *seq[3];
+        struct rig rig;
+        const long before = n_calls;
+
+        rig_open(&rig, &(struct rig_options){
+                           .policy = cases[i].policy, .budget = cases[i].budget, .threads = 2});
+        assert_true(n_calls > before); /* the count sees what the library takes */
+        for (int s = 0; s < 3; s++) {
+            seq[s] = rig_sequence(&rig);
+            assert_int_equal(qy_sequence_fill_random(seq[s], 90, 1), QY_OK);
+        }
+        for (int step = 0; step < 20; step++) { /* blocks are taken and sealed on the way */
+            assert_int_equal(calls_of_step(&rig, seq, qkv, out), 0);
+        }
+        rig_close(&rig);
+    }
+    free(out);
+    free(qkv);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(steps_use_no_heap),
+    };
+    return cmocka_run_group_tests_name("fault.offload.heap", tests, NULL, NULL);
+}
