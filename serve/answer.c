@@ -130,5 +130,5 @@ void qyi_answer_json(const struct qyi_answer *answer, cJSON *object)
 {
     cJSON_AddItemToObject(object, "tokens", cJSON_CreateIntArray(answer->ids, (int)answer->n));
     cJSON_AddItemToObject(object, "gaps", cJSON_CreateFloatArray(answer->gaps, (int)answer->n));
-    cJSON_AddStringToObject(object, "text", answer->text);
+    qyi_json_add_text(object, "text", answer->text);
 }

@@ -57,7 +57,7 @@ static void report_cores(struct doctor *d, const struct qyi_app *app)
     char text[160];
     qy_topology_describe(app->rt.topology, &m);
     snprintf(text, sizeof text,
-             "%u packages, %u NUMA nodes, %u cores, %u processors may be used; "
+             "packages %u, NUMA nodes %u, cores %u, processors %u may be used; "
              "%u threads",
              m.packages, m.nodes, m.cores, m.pus, app->n_threads);
     line(d, "cores", text);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reading files, printing errors and JSON. */
+/* Reading files, printing errors. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,22 +63,6 @@ int qyi_fail(const struct qy_error *err)
 {
     fprintf(stderr, "quarry: error: %s\n", err->text);
     return err->status == QY_ERR_CONFIG ? 2 : 1;
-}
-
-int qyi_print_json(cJSON *object)
-{
-    char *text = object != NULL ? cJSON_PrintUnformatted(object) : NULL;
-    cJSON_Delete(object);
-    if (text == NULL) {
-        fprintf(stderr, "quarry: error: JSON: out of memory\n");
-        return 1;
-    }
-    const int failed = puts(text) < 0 || fflush(stdout) != 0;
-    cJSON_free(text);
-    if (failed) {
-        fprintf(stderr, "quarry: error: stdout: %s\n", strerror(errno));
-    }
-    return failed;
 }
 
 char *qyi_escape(const char *text, size_t bytes, char *out, size_t out_bytes)

@@ -274,8 +274,7 @@ enum qy_status qyi_args_parse(int argc, char **argv, struct qyi_args *args, stru
                 return qy_error_set(err, QY_ERR_CONFIG, "option '%s': takes no value", name);
             }
             const char *value = attached != NULL ? attached : i + 1 < argc ? argv[i + 1] : NULL;
-            st = take_option(args, option, option->alias != NULL ? option->alias : option->flag,
-                             value, err);
+            st = take_option(args, option, attached ? option->alias : argv[i], value, err);
             i += option->value != NULL && attached == NULL;
         }
         if (st != QY_OK) {

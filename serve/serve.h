@@ -164,6 +164,8 @@ void qyi_progress_end(struct qyi_progress *progress, uint64_t done);
 
 /* Prints an error the way all commands do and gives the exit code: 1, or 2 for usage and config. */
 int qyi_fail(const struct qy_error *err);
+/* Adds a text that may hold any bytes: what is no UTF-8 becomes U+FFFD. */
+cJSON *qyi_json_add_text(cJSON *object, const char *name, const char *text);
 /* Prints one JSON object on stdout and frees it. */
 int qyi_print_json(cJSON *object);
 
