@@ -64,21 +64,3 @@ int qyi_fail(const struct qy_error *err)
     fprintf(stderr, "quarry: error: %s\n", err->text);
     return err->status == QY_ERR_CONFIG ? 2 : 1;
 }
-
-char *qyi_escape(const char *text, size_t bytes, char *out, size_t out_bytes)
-{
-    size_t used = 0;
-    for (size_t i = 0; i < bytes && used + 5 < out_bytes; i++) {
-        const unsigned char c = (unsigned char)text[i];
-        if (c == '\n' || c == '\t' || c == '\r' || c == '\\') {
-            out[used++] = '\\';
-            out[used++] = c == '\n' ? 'n' : c == '\t' ? 't' : c == '\r' ? 'r' : '\\';
-        } else if (c < 0x20 || c == 0x7f) {
-            used += (size_t)snprintf(out + used, out_bytes - used, "\\x%02x", c);
-        } else {
-            out[used++] = (char)c;
-        }
-    }
-    out[used] = '\0';
-    return out;
-}

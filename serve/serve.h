@@ -178,8 +178,6 @@ struct qyi_report {
 void qyi_report_read(const struct qyi_engine *engine, struct qyi_report *report);
 void qyi_report_print(const struct qyi_engine *engine, const struct qyi_report *report, FILE *out);
 void qyi_report_json(const struct qyi_report *report, cJSON *object);
-/* Shows control characters of text as \n, \x1b ... in out. */
-char *qyi_escape(const char *text, size_t bytes, char *out, size_t out_bytes);
 
 /* ---- prompt, answer, conversation ------------------------------------------------------------ */
 
