@@ -6,6 +6,7 @@ include(CMakePackageConfigHelpers)
 get_property(qy_modules GLOBAL PROPERTY QY_MODULES)
 list(REMOVE_ITEM qy_modules serve)   # the program's own
 set(qy_archives ${qy_modules})
+list(REVERSE qy_archives)            # users before what they use: each archive is named once
 list(TRANSFORM qy_archives PREPEND qy_)
 list(JOIN qy_archives "," qy_whole)
 

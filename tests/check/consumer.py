@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is installed can be used: DESTDIR install, moved elsewhere, then examples/consumer built
 against it through find_package and through pkg-config, and run. The SONAME is read back.
-usage: consumer.py SOURCE BUILD CMAKE CC SANITIZER_FLAGS
+usage: consumer.py SOURCE BUILD CMAKE CC [SANITIZER_FLAG]
 """
 import os
 import pathlib
@@ -20,7 +20,8 @@ def run(*command, **env):
 
 
 def main():
-    source, build, cmake, cc, sanitizer = sys.argv[1:6]
+    source, build, cmake, cc = sys.argv[1:5]
+    sanitizer = "".join(sys.argv[5:])
     with tempfile.TemporaryDirectory() as tmp:
         tmp = pathlib.Path(tmp)
         run(cmake, "--install", build, "--prefix", "/opt/somewhere", DESTDIR=str(tmp / "stage"))
