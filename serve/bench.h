@@ -11,6 +11,19 @@ uint64_t qyi_bench_median(uint64_t *samples, size_t n);
  * the ceiling of everything that reads rows. 0 when there is no memory for it. */
 double qyi_bench_memcpy_gbps(struct qy_team *team);
 
+/* Where results go: a JSON array, and lines on stdout unless json is set. */
+struct qyi_bench_report {
+    cJSON *results;
+    int json;
+};
+/* One result. flops > 0: a product, whose rate of arithmetic stands beside the bytes of its
+ * weights. */
+void qyi_bench_report(struct qyi_bench_report *report, const char *name, uint64_t p50, double bytes,
+                      double ceiling, double flops);
+QY_MUST enum qy_status qyi_bench_products(struct qyi_app *app, struct qy_device *dev,
+                                          double ceiling, struct qyi_bench_report *report,
+                                          struct qy_error *err);
+
 /* Each benchmark prints its own result. */
 QY_MUST enum qy_status qyi_bench_decode(struct qyi_app *app, struct qy_error *err);
 QY_MUST enum qy_status qyi_bench_kernels(struct qyi_app *app, struct qy_error *err);

@@ -30,27 +30,10 @@ struct kernels {
     uint32_t *ids, *n_ids;
     uint8_t *scratch;
     size_t scratch_bytes;
-    cJSON *results;
+    struct qyi_bench_report report;
 };
 
 typedef enum qy_status (*kernel_fn)(struct kernels *k, struct qy_device *dev, uint32_t run);
-
-static void report(struct kernels *k, const char *name, uint64_t p50, double bytes, double ceiling)
-{
-    const double gbps = bytes > 0 ? bytes / (double)p50 : 0;
-    cJSON *item = cJSON_CreateObject();
-    cJSON_AddStringToObject(item, "name", name);
-    cJSON_AddNumberToObject(item, "p50_ns", (double)p50);
-    cJSON_AddNumberToObject(item, "bytes", bytes);
-    cJSON_AddNumberToObject(item, "gbps", gbps);
-    cJSON_AddNumberToObject(item, "ceiling_gbps", ceiling);
-    cJSON_AddItemToArray(k->results, item);
-    if (!k->app->args->json) {
-        printf("%-34s %10.1f us %8.2f GB/s of %6.2f (%3.0f %%)\n", name, (double)p50 * 1e-3, gbps,
-               ceiling, ceiling > 0 ? 100.0 * gbps / ceiling : 0);
-        fflush(stdout);
-    }
-}
 
 static enum qy_status measure(struct kernels *k, const char *name, kernel_fn fn,
                               struct qy_device *dev, double bytes, struct qy_error *err)
@@ -66,8 +49,8 @@ static enum qy_status measure(struct kernels *k, const char *name, kernel_fn fn,
             samples[i - 2] = qy_clock_ns() - begin;
         }
     }
-    report(k, name, qyi_bench_median(samples, RUNS), bytes,
-           dev == k->dev ? k->ceiling : k->ceiling_solo);
+    qyi_bench_report(&k->report, name, qyi_bench_median(samples, RUNS), bytes,
+                     dev == k->dev ? k->ceiling : k->ceiling_solo, 0);
     return QY_OK;
 }
 
@@ -185,69 +168,6 @@ static enum qy_status row_kernels(struct kernels *k, struct qy_error *err)
     return st;
 }
 
-/* Products with all feed-forward weights of the model: more than a core's cache holds. */
-static enum qy_status dense_kernels(struct kernels *k, struct qy_error *err)
-{
-    enum { MAX_M = 512, MAX_LAYERS = 64 };
-    static const uint32_t sizes[] = {1, 2, 4, 8, 16, 512};
-    struct qyi_engine engine;
-    struct qy_weight *weights[MAX_LAYERS] = {0};
-    enum qy_status st = qyi_engine_open_file(k->app, &engine, err);
-    if (st != QY_OK) {
-        return st;
-    }
-    uint32_t n = 0, n_in = 0, n_out = 0;
-    double bytes = 0;
-    for (; st == QY_OK && n < MAX_LAYERS; n++) {
-        char name[2][48];
-        struct qy_matrix parts[2];
-        snprintf(name[0], sizeof name[0], "blk.%u.ffn_gate.weight", n);
-        snprintf(name[1], sizeof name[1], "blk.%u.ffn_up.weight", n);
-        const struct qy_gguf_tensor *a = qy_gguf_find_tensor(engine.gguf, name[0]);
-        const struct qy_gguf_tensor *b = qy_gguf_find_tensor(engine.gguf, name[1]);
-        if (a == NULL || b == NULL) {
-            break;
-        }
-        parts[0] = (struct qy_matrix){name[0], a->data, a->type, (uint32_t)a->dims[1],
-                                      (uint32_t)a->dims[0]};
-        parts[1] = (struct qy_matrix){name[1], b->data, b->type, (uint32_t)b->dims[1],
-                                      (uint32_t)b->dims[0]};
-        n_in = parts[0].n_in;
-        n_out = parts[0].n_out + parts[1].n_out;
-        bytes += (double)(a->bytes + b->bytes);
-        st = qy_weight_open(k->dev, parts, 2, QY_WEIGHT_MULTIPLY, &weights[n], err);
-    }
-    float *x = calloc((size_t)MAX_M * (n_in + 1), sizeof *x);
-    float *y = calloc((size_t)MAX_M * (n_out + 1), sizeof *y);
-    for (size_t i = 0; x != NULL && i < (size_t)MAX_M * n_in; i++) {
-        x[i] = (float)(i % 17) * 0.1f - 0.8f;
-    }
-    for (size_t s = 0; st == QY_OK && x != NULL && y != NULL && s < sizeof sizes / sizeof sizes[0];
-         s++) {
-        uint64_t samples[RUNS];
-        const int runs = sizes[s] > 16 ? 5 : 15;
-        for (int r = -1; r < runs && st == QY_OK; r++) {
-            const uint64_t begin = qy_clock_ns();
-            for (uint32_t l = 0; l < n && st == QY_OK; l++) {
-                st = qy_weight_multiply(k->dev, weights[l], x, sizes[s], y);
-            }
-            if (r >= 0) {
-                samples[r] = qy_clock_ns() - begin;
-            }
-        }
-        char name[64];
-        snprintf(name, sizeof name, "%u x gate+up [%u x %u], m = %u", n, n_out, n_in, sizes[s]);
-        report(k, name, qyi_bench_median(samples, (size_t)runs), bytes, k->ceiling);
-    }
-    free(x);
-    free(y);
-    for (uint32_t l = 0; l < n; l++) {
-        qy_weight_close(k->dev, weights[l]);
-    }
-    qyi_engine_close(&engine);
-    return st;
-}
-
 /* Random rows in blocks of 128, queries, ids. */
 static enum qy_status prepare(struct kernels *k, struct qy_error *err)
 {
@@ -300,14 +220,15 @@ static void release(struct kernels *k)
     free(k->scratch);
     qy_device_close(k->dev_solo);
     qy_device_close(k->dev);
-    cJSON_Delete(k->results);
+    cJSON_Delete(k->report.results);
 }
 
 enum qy_status qyi_bench_kernels(struct qyi_app *app, struct qy_error *err)
 {
     struct kernels k = {.app = app, .solo = app->rt};
     k.solo.team = NULL;
-    k.results = cJSON_CreateArray();
+    k.report.results = cJSON_CreateArray();
+    k.report.json = app->args->json;
     const struct qy_device_params params = {.spec = app->program.device,
                                             .compute = (enum qy_compute)app->program.compute,
                                             .deterministic = app->program.deterministic,
@@ -332,13 +253,13 @@ enum qy_status qyi_bench_kernels(struct qyi_app *app, struct qy_error *err)
         st = row_kernels(&k, err);
     }
     if (st == QY_OK) {
-        st = dense_kernels(&k, err);
+        st = qyi_bench_products(app, k.dev, k.ceiling, &k.report, err);
     }
     if (st == QY_OK && app->args->json) {
         cJSON *object = cJSON_CreateObject();
         cJSON_AddStringToObject(object, "device", qy_device_caps(k.dev)->name);
-        cJSON_AddItemToObject(object, "results", k.results);
-        k.results = NULL;
+        cJSON_AddItemToObject(object, "results", k.report.results);
+        k.report.results = NULL;
         qyi_print_json(object);
     }
     release(&k);

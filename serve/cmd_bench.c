@@ -54,6 +54,30 @@ double qyi_bench_memcpy_gbps(struct qy_team *team)
     return (double)bytes / (double)qyi_bench_median(samples, RUNS);
 }
 
+void qyi_bench_report(struct qyi_bench_report *report, const char *name, uint64_t p50, double bytes,
+                      double ceiling, double flops)
+{
+    const double gbps = bytes > 0 ? bytes / (double)p50 : 0;
+    cJSON *item = cJSON_CreateObject();
+    cJSON_AddStringToObject(item, "name", name);
+    cJSON_AddNumberToObject(item, "p50_ns", (double)p50);
+    cJSON_AddNumberToObject(item, "bytes", bytes);
+    cJSON_AddNumberToObject(item, "gbps", gbps);
+    cJSON_AddNumberToObject(item, "ceiling_gbps", ceiling);
+    if (flops > 0) {
+        cJSON_AddNumberToObject(item, "gflops", flops / (double)p50);
+    }
+    cJSON_AddItemToArray(report->results, item);
+    if (!report->json && flops > 0) {
+        printf("%-34s %10.1f us %8.1f GFLOP/s, weights at %.2f GB/s\n", name, (double)p50 * 1e-3,
+               flops / (double)p50, gbps);
+    } else if (!report->json) {
+        printf("%-34s %10.1f us %8.2f GB/s of %6.2f (%3.0f %%)\n", name, (double)p50 * 1e-3, gbps,
+               ceiling, ceiling > 0 ? 100.0 * gbps / ceiling : 0);
+        fflush(stdout);
+    }
+}
+
 int qyi_cmd_bench(struct qyi_app *app)
 {
     struct qy_error err = {0};

@@ -292,6 +292,13 @@ class Real(Case):
         self.assertGreater(len(plain), 1)
         self.assertEqual(control, [2])
 
+    def test_bench_kernels_names_each_with_its_ceiling(self):
+        rows = self.json("bench", "kernels")["results"]
+        self.assertGreater(len(rows), 8)
+        for row in rows:
+            self.assertLessEqual({"name", "p50_ns", "bytes", "gbps", "ceiling_gbps"}, set(row))
+            self.assertGreater(row["p50_ns"], 0)
+
     def test_a_full_context_is_one_clear_error(self):
         done = run("generate", "-i", "--ctx", "64", "-n", "24", stdin="word " * 100 + "\n")
         self.assertEqual(done.returncode, 1)
