@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The tiny models against llama.cpp: each architecture, tensor type, head dimension and RoPE
- * convention, with rows in f32 and f16, in chunks of 1, 7 and all tokens.
+ * convention, with rows in f32 and f16, in chunks of 1, 7 and all tokens, in blocks of 16 and 128,
+ * with every kernel set that the machine has, on one thread and on two.
  *
  * Tolerances, as a share of the largest logit: 1e-3 with f32 rows (llama.cpp itself is within 2e-6
  * of an f64 evaluation here; the rest is room for other orders of summation), 1e-2 with f16 rows
@@ -37,14 +38,20 @@ struct setup {
         }                                                                                          \
     } while (0)
 
-static void open_model(struct setup *s, const struct tiny_spec *spec)
+static void open_model(struct setup *s, const struct tiny_spec *spec, enum qy_cpu_level level,
+                       uint32_t n_threads)
 {
+    const struct qy_team_params team = {.n_threads = n_threads};
     size_t n;
 
     memset(s, 0, sizeof(*s));
     s->rt.mem = qy_allocator_system();
     s->rt.log = qy_log_stderr(QY_LOG_WARN);
     qy_cpu_detect(&s->rt.cpu);
+    MUST(s, qy_cpu_choose(&s->rt.cpu, qy_cpu_level_name(level), &s->err));
+    if (n_threads > 1) {
+        MUST(s, qy_team_open(&s->rt.mem, &team, &s->rt.team, &s->err));
+    }
     s->bytes = tiny_build(spec, &n);
     MUST(s, qy_gguf_open_memory(&s->rt.mem, s->bytes, n, spec->name, &s->gguf, &s->err));
     const struct qy_device_params device = {.spec = "host", .max_m = 64};
@@ -61,6 +68,7 @@ static void open_cache(struct setup *s, enum qy_row_type rows, int64_t block_tok
         .dev = s->dev,
         .shape = qy_model_kv_shape(s->model),
         .rope = qy_model_rope(s->model),
+        .scale = qy_model_scale(s->model),
         .settings = {.block_tokens = block_tokens, .sinks = 4, .window = 8, .row_type = (int)rows},
         .policy = qy_policy_find("dense"),
         .budget = {.ratio = 1.0},
@@ -81,6 +89,7 @@ static void close_model(struct setup *s)
 {
     qy_model_close(s->model);
     qy_device_close(s->dev);
+    qy_team_close(s->rt.team);
     qy_gguf_close(s->gguf);
     free(s->bytes);
 }
@@ -121,8 +130,9 @@ static double distance(const float *logits, const float *expected, size_t n)
     return diff / largest;
 }
 
-static void check_rows(struct setup *s, const struct tiny_spec *spec,
-                       const struct tiny_reference *ref, enum qy_row_type rows, double tolerance)
+/* One kind of row and one block size; every chunk size. */
+static void check_rows(struct setup *s, const struct tiny_reference *ref, enum qy_row_type rows,
+                       int64_t block_tokens, double tolerance)
 {
     const uint32_t chunks[] = {ref->n_ids, 7, 1};
     const size_t n_logits = (size_t)ref->n_ids * ref->n_vocab;
@@ -130,16 +140,16 @@ static void check_rows(struct setup *s, const struct tiny_spec *spec,
     float *logits = malloc(n_logits * sizeof(*logits));
 
     assert_non_null(logits);
-    open_cache(s, rows, 16);
+    open_cache(s, rows, block_tokens);
     for (size_t i = 0; i < sizeof(chunks) / sizeof(chunks[0]); i++) {
         memset(logits, 0xff, n_logits * sizeof(*logits)); /* NaN: what is not written shows */
         evaluate(s, ref->ids, ref->n_ids, chunks[i], ref->n_vocab, logits);
         const double d =
             distance(logits + skip, ref->logits, (size_t)ref->n_positions * ref->n_vocab);
-        print_message("%s rows %s chunk %u: %.2e\n", spec->name, rows == QY_ROW_F32 ? "f32" : "f16",
-                      chunks[i], d);
         if (!(d <= tolerance)) {
-            fail_msg("%s: off by %.3e of the largest logit", spec->name, d);
+            fail_msg("%s, %s rows, blocks of %d, chunks of %u: off by %.3e of the largest logit",
+                     qy_cpu_level_name(s->rt.cpu.use), rows == QY_ROW_F32 ? "f32" : "f16",
+                     (int)block_tokens, chunks[i], d);
         }
     }
     close_cache(s);
@@ -149,19 +159,27 @@ static void check_rows(struct setup *s, const struct tiny_spec *spec,
 static void check_model(const char *name)
 {
     const struct tiny_spec *spec = tiny_spec_find(name);
+    struct qy_cpu cpu;
     struct tiny_reference ref;
-    struct setup s;
 
     assert_non_null(spec);
     assert_int_equal(tiny_reference_load(references, name, &ref), 0);
-    open_model(&s, spec);
-    const struct qy_model_info *info = qy_model_info(s.model);
-    assert_string_equal(info->architecture, spec->architecture);
-    assert_int_equal(info->n_vocab, ref.n_vocab);
-    assert_int_equal(info->head_dim, spec->head_dim);
-    check_rows(&s, spec, &ref, QY_ROW_F32, 1e-3);
-    check_rows(&s, spec, &ref, QY_ROW_F16, 1e-2);
-    close_model(&s);
+    qy_cpu_detect(&cpu);
+    for (int level = QY_CPU_PLAIN; level <= (int)cpu.best; level++) {
+        struct setup s;
+        const uint32_t n_threads = level == QY_CPU_AVX2 ? 2 : 1;
+        open_model(&s, spec, (enum qy_cpu_level)level, n_threads);
+        const struct qy_model_info *info = qy_model_info(s.model);
+        assert_string_equal(info->architecture, spec->architecture);
+        assert_int_equal(info->n_vocab, ref.n_vocab);
+        assert_int_equal(info->head_dim, spec->head_dim);
+        check_rows(&s, &ref, QY_ROW_F32, 16, 1e-3);
+        check_rows(&s, &ref, QY_ROW_F16, 16, 1e-2);
+        if (level == (int)cpu.best) {
+            check_rows(&s, &ref, QY_ROW_F32, 128, 1e-3);
+        }
+        close_model(&s);
+    }
     tiny_reference_free(&ref);
 }
 
@@ -179,13 +197,15 @@ static void tiny_batch_gives_each_sequence_its_own_answer(void **state)
     struct qy_sequence *seqs[N];
     struct qy_step_slice slices[N];
     struct tiny_reference ref;
+    struct qy_cpu cpu;
     struct setup s;
     uint32_t rows[N];
     uint32_t row = 0;
     (void)state;
 
     assert_int_equal(tiny_reference_load(references, spec->name, &ref), 0);
-    open_model(&s, spec);
+    qy_cpu_detect(&cpu);
+    open_model(&s, spec, cpu.best, 2);
     open_cache(&s, QY_ROW_F32, 16);
     const uint32_t n_vocab = ref.n_vocab;
     float *alone = malloc((size_t)ref.n_ids * n_vocab * sizeof(*alone));
