@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LAYERS = 2, HEADS = 8, KV_HEADS = 2, D = 64, TEXTS = 2, CHUNK = 128, PROMPT = 1024 };
+enum { LAYERS = 2, HEADS = 4, KV_HEADS = 2, D = 64, TEXTS = 2, CHUNK = 128, PROMPT = 1024 };
 enum { OUT = HEADS * D, ROW = (HEADS + 2 * KV_HEADS) * D, STEPS = 32 };
 
 static float qkv[CHUNK * ROW]; /* q, k, v of each token of a step, one after the other */

@@ -71,16 +71,20 @@ uint64_t qy_cache_bytes_for(const struct qy_cache *cache, uint64_t n_tokens);
 /* QY_AGAIN: max_sequences are open. [owner] */
 QY_MUST enum qy_status qy_sequence_open(struct qy_cache *cache, struct qy_sequence **seq,
                                         struct qy_error *err);
-/* Gives the blocks back, zeroed before anyone else gets them. */
+/* Gives the blocks back, zeroed before anyone else gets them. A step that names it is aborted. */
 void qy_sequence_close(struct qy_sequence *seq);
 uint32_t qy_sequence_tokens(const struct qy_sequence *seq);
-/* Forgets all tokens from n_tokens on (n_tokens <= its length). */
+/* Forgets all tokens from n_tokens on. The block that holds the cut is open again.
+ * QY_ERR_INVALID: n_tokens is above its length, or a running step names it. [owner] */
 QY_MUST enum qy_status qy_sequence_truncate(struct qy_sequence *seq, uint32_t n_tokens);
-/* dst (empty) becomes a copy of src, with blocks of its own. QY_AGAIN: no room. */
+/* dst (empty) becomes a copy of src, with blocks of its own. QY_AGAIN: no room.
+ * QY_ERR_INVALID: dst is not empty, of another cache, or a running step names one. [owner] */
 QY_MUST enum qy_status qy_sequence_copy(struct qy_sequence *dst, const struct qy_sequence *src);
-/* Appends n tokens of random rows: for measurements of speed only. QY_AGAIN: no room. */
+/* Appends n tokens of random rows: for measurements of speed only. QY_AGAIN: no room.
+ * QY_ERR_INVALID: more than max_tokens, or a running step names it. [owner] */
 QY_MUST enum qy_status qy_sequence_fill_random(struct qy_sequence *seq, uint32_t n, uint64_t seed);
-/* Recomputes the checksums of all sealed blocks. QY_ERR_CORRUPT names block, layer and head. */
+/* Recomputes the checksums of all sealed blocks, and the chain of token ids. QY_ERR_CORRUPT names
+ * block, layer and head. [owner] */
 QY_MUST enum qy_status qy_sequence_verify(const struct qy_sequence *seq, struct qy_error *err);
 /* Chain hash of the token ids of sealed block i; 0 when block i is not sealed. */
 uint64_t qy_sequence_block_hash(const struct qy_sequence *seq, uint32_t block);

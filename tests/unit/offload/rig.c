@@ -20,6 +20,7 @@ void rig_prepare(struct rig *rig, const struct rig_options *o)
     memset(rig, 0, sizeof(*rig));
     rig->rt.mem = qy_allocator_system();
     qy_cpu_detect(&rig->rt.cpu);
+    assert_int_equal(qy_cpu_choose(&rig->rt.cpu, o->cpu ? o->cpu : "auto", NULL), QY_OK);
     assert_int_equal(qy_team_open(&rig->rt.mem, &team, &rig->rt.team, NULL), QY_OK);
     assert_int_equal(qy_device_open(&rig->rt, &device, &rig->dev, NULL), QY_OK);
     for (int i = 0; i < RIG_D / 2; i++) {

@@ -35,6 +35,7 @@ struct rig_options {
     uint64_t host_bytes, total_tokens;
     uint32_t threads; /* 1                    */
     enum qy_rope_pairs pairs;
+    const char *cpu; /* auto: a kernel set, which the machine must have */
 };
 
 struct rig {

@@ -86,7 +86,9 @@ static void begin_with_a_full_pool_is_again_and_changes_nothing(void **state)
     assert_int_equal(qy_step_begin(rig.cache, slices, 2, &err), QY_AGAIN);
     assert_non_null(strstr(err.text, "2 more blocks are needed and 1 of 5 are free"));
     qy_cache_stats(rig.cache, &after);
-    assert_memory_equal(&before, &after, sizeof(before));
+    /* up to the last member: padding behind it is nobody's */
+    assert_memory_equal(&before, &after, offsetof(struct qy_cache_stats, sequences));
+    assert_int_equal(before.sequences, after.sequences);
     assert_int_equal(qy_sequence_tokens(a), 32);
 
     const struct rig_feed feed = {.seq = a, .stream = 1, .n = 1};
