@@ -126,9 +126,9 @@ static enum qy_status reserve_scratch(struct qy_cache *cache, const struct scrat
 static uint64_t lists_bytes(const struct qy_cache *cache)
 {
     const uint64_t n = cache->params.max_sequences;
-    const struct qyi_step *s = &cache->step;
-    const uint64_t item = sizeof(*s->appends) + sizeof(*s->selects) + sizeof(*s->attends) +
-                          sizeof(*s->chunks) + sizeof(*s->n_chosen);
+    const uint64_t item = sizeof(struct qy_append_item) + sizeof(struct qy_select_item) +
+                          sizeof(struct qy_attend_item) + sizeof(struct qy_chunk_item) +
+                          sizeof(uint32_t);
 
     return n * cache->max_blocks * (sizeof(uint32_t) + sizeof(uint8_t *)) +
            n * cache->params.max_tokens * sizeof(int32_t) + max_items(cache) * item;

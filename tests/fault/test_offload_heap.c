@@ -6,6 +6,7 @@
 
 static long n_calls;
 
+/* NOLINTBEGIN(bugprone-reserved-identifier): the names that the linker's --wrap asks for */
 void *__real_malloc(size_t bytes);
 void *__real_calloc(size_t n, size_t bytes);
 void *__real_realloc(void *ptr, size_t bytes);
@@ -16,6 +17,7 @@ void *__wrap_calloc(size_t n, size_t bytes);
 void *__wrap_realloc(void *ptr, size_t bytes);
 void *__wrap_aligned_alloc(size_t align, size_t bytes);
 int __wrap_posix_memalign(void **ptr, size_t align, size_t bytes);
+/* NOLINTEND(bugprone-reserved-identifier) */
 
 static void count(void)
 {
@@ -63,11 +65,8 @@ static long calls_of_step(struct rig *rig, struct qy_sequence *const seq[3], flo
         {.seq = seq[1], .n_tokens = 1, .ids = ids, .mode = QY_ATTEND_DENSE},
         {.seq = seq[2], .n_tokens = CHUNK, .ids = ids, .mode = QY_ATTEND_DENSE},
     };
-    const struct qy_qkv args = {.q = qkv,
-                                .k = qkv + RIG_OUT,
-                                .v = qkv + RIG_OUT + RIG_KV_HEADS * RIG_D,
-                                .stride = RIG_STRIDE,
-                                .out = out};
+    const struct qy_qkv args = {
+        .q = qkv, .k = qkv + RIG_K_AT, .v = qkv + RIG_V_AT, .stride = RIG_STRIDE, .out = out};
 
     for (uint32_t t = 0; t < ROWS; t++) {
         rig_qkv(9, 0, t, qkv + (size_t)t * RIG_STRIDE);

@@ -112,11 +112,8 @@ static void step_layer(struct rig *rig, const struct rig_feed *feeds, uint32_t n
                     qkv + (size_t)row * RIG_STRIDE);
         }
     }
-    const struct qy_qkv args = {.q = qkv,
-                                .k = qkv + RIG_OUT,
-                                .v = qkv + RIG_OUT + RIG_KV_HEADS * RIG_D,
-                                .stride = RIG_STRIDE,
-                                .out = out};
+    const struct qy_qkv args = {
+        .q = qkv, .k = qkv + RIG_K_AT, .v = qkv + RIG_V_AT, .stride = RIG_STRIDE, .out = out};
     assert_int_equal(qy_step_attend(rig->cache, layer, &args), QY_OK);
     row = 0;
     for (uint32_t i = 0; i < n_feeds; row += feeds[i].n, i++) {

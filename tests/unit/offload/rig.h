@@ -18,8 +18,10 @@ enum {
     RIG_KV_HEADS = 2,
     RIG_GROUP = RIG_HEADS / RIG_KV_HEADS,
     RIG_D = 64,
-    RIG_OUT = RIG_HEADS * RIG_D,                        /* floats of one token's output */
-    RIG_STRIDE = (RIG_HEADS + 2 * RIG_KV_HEADS) * RIG_D /* q, k, v of one token     */
+    RIG_OUT = RIG_HEADS * RIG_D, /* floats of one token's output */
+    RIG_K_AT = RIG_OUT,          /* where k and v begin in a token's row of q, k, v */
+    RIG_V_AT = RIG_K_AT + RIG_KV_HEADS * RIG_D,
+    RIG_STRIDE = RIG_V_AT + RIG_KV_HEADS * RIG_D
 };
 
 /* Zero means the default in the comment. */

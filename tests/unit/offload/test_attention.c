@@ -151,8 +151,9 @@ static void expect_selected(const float *out, uint32_t token, uint32_t k)
 
             assert_int_equal(n, 12 + k);
             rig_reference_attend(&ref, token, h, ids, n, want);
-            assert_true(rig_difference(out + (layer * RIG_HEADS + h * RIG_GROUP) * RIG_D, want,
-                                       (size_t)RIG_GROUP * RIG_D) <= F32_BOUND);
+            assert_true(
+                rig_difference(out + ((size_t)layer * RIG_HEADS + (size_t)h * RIG_GROUP) * RIG_D,
+                               want, (size_t)RIG_GROUP * RIG_D) <= F32_BOUND);
         }
         rig_reference_close(&ref);
     }
@@ -216,7 +217,7 @@ static void attention_exact_with_the_whole_budget_is_dense(void **state)
 static void stats_count_policy_slices_exactly(void **state)
 {
     const struct rig_options options = {.policy = "exact", .budget = "10", .f16 = 1};
-    const uint64_t row = 2 * RIG_D * 2;
+    const uint64_t row = qy_row_bytes(QY_ROW_F16, RIG_D);
     const uint64_t heads = (uint64_t)RIG_LAYERS * RIG_KV_HEADS;
     struct qy_cache_stats s;
     struct rig rig;

@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-enum { MIB = 1 << 20 };
+#define MIB ((uint64_t)1 << 20)
 
 /* Blocks of 16 tokens and exactly 1 MiB. */
 static struct qyi_layout layout_of_mib(void)

@@ -102,11 +102,8 @@ static void begin_with_a_full_pool_is_again_and_changes_nothing(void **state)
 /* The arguments of one token's layer; row [RIG_STRIDE], out [RIG_OUT]. */
 static struct qy_qkv arguments(float *row, float *out)
 {
-    return (struct qy_qkv){.q = row,
-                           .k = row + RIG_OUT,
-                           .v = row + RIG_OUT + RIG_KV_HEADS * RIG_D,
-                           .stride = RIG_STRIDE,
-                           .out = out};
+    return (struct qy_qkv){
+        .q = row, .k = row + RIG_K_AT, .v = row + RIG_V_AT, .stride = RIG_STRIDE, .out = out};
 }
 
 static void attend_wants_each_layer_once_and_end_all_of_them(void **state)
