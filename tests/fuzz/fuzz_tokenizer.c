@@ -83,6 +83,25 @@ static void check_stream(const struct qy_tokenizer *tokenizer, const int32_t *id
     }
 }
 
+/* The same text as two spans, cut anywhere, gives the same ids when no control token may be in it;
+ * as one trusted span it gives them when they may. */
+static void check_spans(const struct qy_tokenizer *tokenizer, const char *text, size_t n,
+                        int special, const int32_t *expected, size_t n_expected)
+{
+    const struct qy_allocator mem = qy_allocator_system();
+    const size_t cut = special || n == 0 ? n : (size_t)(uint8_t)text[n / 2] % (n + 1);
+    const struct qy_span spans[2] = {{text, cut, special}, {text + cut, n - cut, special}};
+    struct qy_error err;
+    int32_t *ids = NULL;
+    size_t n_ids;
+
+    if (qy_tokenizer_encode_spans(tokenizer, spans, 2, 0, &ids, &n_ids, &err) != QY_OK ||
+        n_ids != n_expected || (n_ids && memcmp(ids, expected, n_ids * sizeof(*ids)) != 0)) {
+        abort();
+    }
+    qy_free(&mem, ids);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
     const struct qy_allocator mem = qy_allocator_system();
@@ -117,6 +136,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     if (exact && (n_text != n - 1 || memcmp(text, input, n_text) != 0)) {
         abort();
     }
+    check_spans(tokenizer, input, n - 1, special, ids, n_ids);
     if (!spm) {
         check_stream(tokenizer, ids, n_ids, special, text, n_text);
     }
