@@ -208,7 +208,8 @@ static enum qy_status cut(struct qyi_splitter *s, int i, const uint8_t *text, ui
     while (at < bytes) {
         int found = match(s, i, text + begin, bytes, at);
         if (found < 0 || (found > 0 && offsets[1] <= at)) {
-            return qy_error_set(err, QY_ERR_UNSUPPORTED,
+            return qy_error_set(err,
+                                found == PCRE2_ERROR_NOMEMORY ? QY_ERR_NOMEM : QY_ERR_UNSUPPORTED,
                                 "tokenizer: cutting %zu bytes into words failed with PCRE2 code %d",
                                 bytes - at, found);
         }
