@@ -3,7 +3,8 @@
  * Picks the next token. The filters come in llama.cpp's order: top-k, top-p, min-p, then the
  * temperature, then one draw. Everything is reserved at open; next takes no memory.
  *
- *   logits -> heap, largest on top -> taken in order until top-k, top-p or min-p ends it -> draw
+ *   logits -> candidates (the k largest, or all that can matter) -> the likeliest, taken from a
+ * heap until top-p or min-p ends it -> draw
  */
 #include <math.h>
 
@@ -46,7 +47,7 @@ static uint64_t rotl(uint64_t x, int n)
 }
 
 /* A number in [0, 1). */
-static double draw(uint64_t s[4])
+static double uniform(uint64_t s[4])
 {
     uint64_t result = rotl(s[1] * 5, 7) * 9;
     uint64_t t = s[1] << 17;
@@ -155,14 +156,15 @@ static int before(struct candidate a, struct candidate b)
     return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
 }
 
-static void sift_down(struct candidate *heap, size_t n, size_t at)
+/* Puts heap[at] in its place; the first of all is on top, or with last_on_top the last. */
+static void sift_down(struct candidate *heap, size_t n, size_t at, int last_on_top)
 {
     struct candidate moved = heap[at];
     for (size_t child = 2 * at + 1; child < n; child = 2 * at + 1) {
-        if (child + 1 < n && before(heap[child + 1], heap[child])) {
+        if (child + 1 < n && before(heap[child + 1], heap[child]) != last_on_top) {
             child++;
         }
-        if (!before(heap[child], moved)) {
+        if (before(heap[child], moved) == last_on_top) {
             break;
         }
         heap[at] = heap[child];
@@ -171,111 +173,129 @@ static void sift_down(struct candidate *heap, size_t n, size_t at)
     heap[at] = moved;
 }
 
-/* Moves the k largest to the end of the heap's array, the largest last. */
-static void take_largest(struct candidate *heap, size_t n, size_t k)
+static void make_heap(struct candidate *heap, size_t n, int last_on_top)
 {
+    for (size_t i = n / 2; i > 0; i--) {
+        sift_down(heap, n, i - 1, last_on_top);
+    }
+}
+
+/* The weight of a logit before the temperature; the largest has 1. */
+static double weigh(float logit, const struct top *top)
+{
+    return (double)expf(logit - top->first);
+}
+
+/* The k largest of all logits, in no order. */
+static size_t collect_top_k(struct qy_sampler *s, const float *logits, size_t k)
+{
+    struct candidate *heap = s->heap;
     for (size_t i = 0; i < k; i++) {
-        struct candidate top = heap[0];
-        heap[0] = heap[n - 1 - i];
-        heap[n - 1 - i] = top;
-        sift_down(heap, n - 1 - i, 0);
-    }
-}
-
-/* Draws from everything not below cut, in the order of ids. */
-static int32_t draw_plain(struct qy_sampler *s, const float *logits, const struct top *top,
-                          double cut)
-{
-    const double scale = 1.0 / (double)s->params.temperature;
-    double total = 0;
-    for (uint32_t i = 0; i < s->n_vocab; i++) {
-        total += logits[i] >= cut ? exp((logits[i] - (double)top->first) * scale) : 0;
-    }
-    double left = draw(s->state) * total;
-    int32_t last = top->id;
-    for (uint32_t i = 0; i < s->n_vocab; i++) {
-        double weight = logits[i] >= cut ? exp((logits[i] - (double)top->first) * scale) : 0;
-        if (weight > 0) {
-            last = (int32_t)i;
-            left -= weight;
-            if (left < 0) {
-                break;
-            }
-        }
-    }
-    return last;
-}
-
-/* Sorts candidates into the heap's end until the filters stop it. Returns how many count; the
- * largest is the last of the array. */
-static size_t filter(struct qy_sampler *s, const struct top *top, double cut)
-{
-    const size_t n = s->n_vocab;
-    const size_t k =
-        s->params.top_k > 0 && (size_t)s->params.top_k < n ? (size_t)s->params.top_k : n;
-    const int top_p = s->params.top_p < 1;
-    struct candidate *heap = s->heap;
-    size_t taken = 0;
-    double total = 0;
-    if (k < n) {
-        take_largest(heap, n, k);
-        taken = k;
-    }
-    for (size_t i = n - k; top_p && i < n; i++) {
-        total += exp(heap[i].logit - (double)top->first);
-    }
-    double sum = 0;
-    size_t counted = 0;
-    while (counted < k) {
-        if (counted == taken) {
-            take_largest(heap, n - taken, 1);
-            taken++;
-        }
-        double logit = heap[n - 1 - counted].logit;
-        if (counted > 0 && !(logit >= cut)) {
-            break;
-        }
-        counted++;
-        sum += exp(logit - (double)top->first);
-        if (top_p && sum >= (double)s->params.top_p * total) {
-            break;
-        }
-    }
-    return counted;
-}
-
-/* Draws from what the filters leave. */
-static int32_t draw_filtered(struct qy_sampler *s, const float *logits, const struct top *top,
-                             double cut)
-{
-    const size_t n = s->n_vocab;
-    const double scale = 1.0 / (double)s->params.temperature;
-    struct candidate *heap = s->heap;
-    for (size_t i = 0; i < n; i++) {
         heap[i].logit = logits[i];
         heap[i].id = (int32_t)i;
     }
-    for (size_t i = n / 2; i > 0; i--) {
-        sift_down(heap, n, i - 1);
-    }
-    const size_t counted = filter(s, top, cut);
-    double total = 0;
-    for (size_t i = 0; i < counted; i++) {
-        total += exp((heap[n - 1 - i].logit - (double)top->first) * scale);
-    }
-    double left = draw(s->state) * total;
-    int32_t last = top->id;
-    for (size_t i = 0; i < counted; i++) {
-        double weight = exp((heap[n - 1 - i].logit - (double)top->first) * scale);
-        if (weight > 0) {
-            last = heap[n - 1 - i].id;
-            left -= weight;
-            if (left < 0) {
-                break;
-            }
+    make_heap(heap, k, 1);
+    for (size_t i = k; i < s->n_vocab; i++) {
+        if (logits[i] > heap[0].logit) { /* an equal one has the higher id */
+            heap[0].logit = logits[i];
+            heap[0].id = (int32_t)i;
+            sift_down(heap, k, 0, 1);
         }
     }
+    return k;
+}
+
+/* Everything that is not below cut, in the order of ids. */
+static size_t collect_all(struct qy_sampler *s, const float *logits, double cut)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < s->n_vocab; i++) {
+        if (logits[i] >= cut) {
+            s->heap[n].logit = logits[i];
+            s->heap[n++].id = (int32_t)i;
+        }
+    }
+    return n;
+}
+
+/* What collect_all gives, less what cannot be among the likeliest that make up top_p. *total
+ * receives the weight of all logits. */
+static size_t collect_top_p(struct qy_sampler *s, const float *logits, const struct top *top,
+                            double cut, double *total)
+{
+    *total = 0;
+    for (size_t i = 0; i < s->n_vocab; i++) {
+        *total += weigh(logits[i], top);
+    }
+    /* All that are below (1 - p) / n together have less than 1 - p. */
+    double share = (1 - (double)s->params.top_p) / s->n_vocab;
+    double floor = (double)top->first + log(*total * share) - 1e-3;
+    return collect_all(s, logits, cut > floor ? cut : floor);
+}
+
+/* Leaves of the candidates [n] those that make up top_p of total and are not below cut, at least
+ * one. They are moved to the end of [n]; their number is returned. */
+static size_t keep_likeliest(struct qy_sampler *s, size_t n, const struct top *top, double total,
+                             double cut)
+{
+    struct candidate *heap = s->heap;
+    double sum = 0;
+    size_t kept = 0;
+    make_heap(heap, n, 0);
+    while (kept < n && (kept == 0 || heap[0].logit >= cut)) {
+        struct candidate first = heap[0];
+        kept++;
+        heap[0] = heap[n - kept];
+        heap[n - kept] = first;
+        sift_down(heap, n - kept, 0, 0);
+        sum += weigh(first.logit, top);
+        if (s->params.top_p < 1 && sum >= (double)s->params.top_p * total) {
+            break;
+        }
+    }
+    return kept;
+}
+
+/* One of the candidates by their weights at the temperature. */
+static int32_t draw(struct qy_sampler *s, const struct candidate *from, size_t n,
+                    const struct top *top)
+{
+    const float scale = 1.0F / s->params.temperature;
+    double total = 0;
+    for (size_t i = 0; i < n; i++) {
+        total += (double)expf((from[i].logit - top->first) * scale);
+    }
+    double left = uniform(s->state) * total;
+    int32_t last = top->id;
+    for (size_t i = 0; i < n && left >= 0; i++) {
+        double weight = (double)expf((from[i].logit - top->first) * scale);
+        last = weight > 0 ? from[i].id : last;
+        left -= weight;
+    }
     return last;
+}
+
+static int32_t filter_and_draw(struct qy_sampler *s, const float *logits, const struct top *top)
+{
+    const struct qy_sampler_params *p = &s->params;
+    /* p >= min_p of the largest p, as logits */
+    double cut = p->min_p > 0 ? (double)top->first + log((double)p->min_p) : -INFINITY;
+    const int top_k = p->top_k > 0 && (uint32_t)p->top_k < s->n_vocab;
+    if (!top_k && !(p->top_p < 1)) {
+        return draw(s, s->heap, collect_all(s, logits, cut), top);
+    }
+    double total = 0;
+    size_t n;
+    if (top_k) {
+        n = collect_top_k(s, logits, (size_t)p->top_k);
+        for (size_t i = 0; i < n; i++) {
+            total += weigh(s->heap[i].logit, top);
+        }
+    } else {
+        n = collect_top_p(s, logits, top, cut, &total);
+    }
+    size_t kept = keep_likeliest(s, n, top, total, cut);
+    return draw(s, s->heap + n - kept, kept, top);
 }
 
 int32_t qy_sampler_next(struct qy_sampler *sampler, const float *logits, float *gap)
@@ -291,12 +311,7 @@ int32_t qy_sampler_next(struct qy_sampler *sampler, const float *logits, float *
     if (!(p->temperature > 0) || isinf(top.first)) {
         return top.id;
     }
-    /* p >= min_p of the largest p, as logits */
-    double cut = p->min_p > 0 ? (double)top.first + log((double)p->min_p) : -INFINITY;
-    if (p->top_k == 0 && !(p->top_p < 1)) {
-        return draw_plain(sampler, logits, &top, cut);
-    }
-    return draw_filtered(sampler, logits, &top, cut);
+    return filter_and_draw(sampler, logits, &top);
 }
 
 double qy_log_prob(const float *logits, uint32_t n_vocab, int32_t id)
