@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Which library takes the large products: the one this build has, unless the device is
- * deterministic. The streaming kernels sum every output in one order whatever m is, a library
- * does not: it picks blocks by m.
+ * Which library takes the large products: the one this build has, with two exceptions.
+ *   - A deterministic device. The streaming kernels sum every output in one order whatever m is; a
+ *     library does not: it picks blocks by m.
+ *   - A kernel set below the machine's best. The library chooses instructions per process, not per
+ *     device, so it could not be held to the set.
  */
 #include "gpu/host/dense.h"
 
@@ -18,13 +20,15 @@ enum qy_status qyi_dense_open(struct qy_device *dev, struct qy_error *err)
 {
     const struct qyi_dense *library = LIBRARY;
     dev->caps.dense = "plain";
-    if (dev->deterministic || !library) {
+    const int lowered = dev->level < dev->rt->cpu.best;
+    if (dev->deterministic || lowered || !library) {
         if (dev->compute == QY_COMPUTE_BF16) {
             return qy_error_set(err, QY_ERR_UNSUPPORTED,
                                 "device 'host': compute 'bf16' %s; products are f32 then; "
                                 "use compute 'f32'",
-                                library ? "with deterministic products"
-                                        : "in a build without oneDNN");
+                                !library  ? "in a build without oneDNN"
+                                : lowered ? "with a kernel set below the machine's best"
+                                          : "with deterministic products");
         }
         return QY_OK;
     }

@@ -21,7 +21,8 @@ struct qy_weight {
     size_t n_parts;
     uint32_t n_out, n_in;
     unsigned use;
-    void *packed; /* of the library; NULL: only the streaming kernels */
+    void *packed;       /* of the library; NULL: only the streaming kernels */
+    const void *layout; /* of the library: what packed looks like */
     size_t packed_bytes;
 };
 

@@ -112,6 +112,7 @@ const struct qyi_kernels qyi_kernels_avx2 = {
     .level = QY_CPU_AVX2,
     .dequantize = qyi_dequantize_avx2,
     .multiply = qyi_multiply_avx2,
+    .to_bf16 = qyi_to_bf16_plain, /* processors with bf16 have AVX-512 */
     .norm = qyi_norm_avx2,
     .swiglu = qyi_swiglu_avx2,
     .rope = qyi_rope_avx2,

@@ -39,6 +39,23 @@ void qyi_norm_avx512(float *x, const float *y, uint32_t m, uint32_t dim, const f
     }
 }
 
+void qyi_to_bf16_avx512(const float *in, size_t n, uint16_t *out)
+{
+    const __m512i half = _mm512_set1_epi32(0x7fff);
+    const __m512i one = _mm512_set1_epi32(1);
+    for (size_t i = 0; i < n; i += 16) {
+        const __mmask16 here = lanes(n - i);
+        const __m512 v = _mm512_maskz_loadu_ps(here, in + i);
+        const __m512i bits = _mm512_castps_si512(v);
+        const __m512i even = _mm512_and_si512(_mm512_srli_epi32(bits, 16), one);
+        const __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(half, even));
+        const __mmask16 is_nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+        const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+        const __m512i rounded = _mm512_mask_mov_epi32(up, is_nan, quiet);
+        _mm512_mask_cvtepi32_storeu_epi16(out + i, here, _mm512_srli_epi32(rounded, 16));
+    }
+}
+
 void qyi_swiglu_avx512(const float *gate, const float *up, size_t n, float *out)
 {
     const __m512 one = _mm512_set1_ps(1);
@@ -56,6 +73,7 @@ const struct qyi_kernels qyi_kernels_avx512 = {
     .level = QY_CPU_AVX512,
     .dequantize = qyi_dequantize_avx512,
     .multiply = qyi_multiply_avx512,
+    .to_bf16 = qyi_to_bf16_avx512,
     .norm = qyi_norm_avx512,
     .swiglu = qyi_swiglu_avx512,
     .rope = qyi_rope_avx2, /* a head is a few vectors: wider ones gain nothing */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Element-wise kernels in plain C, and the table of the plain set. */
 #include <math.h>
+#include <string.h>
 
 #include "gpu/host/kernels.h"
 
@@ -26,6 +27,17 @@ void qyi_norm_plain(float *x, const float *y, uint32_t m, uint32_t dim, const fl
             out[k] = x[k] * scale * weight[k];
         }
         y = y ? y + dim : NULL;
+    }
+}
+
+void qyi_to_bf16_plain(const float *in, size_t n, uint16_t *out)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, in + i, sizeof bits);
+        const uint32_t rounded = bits + 0x7fff + (bits >> 16 & 1);
+        const int is_nan = (bits & 0x7fffffff) > 0x7f800000;
+        out[i] = (uint16_t)((is_nan ? bits | 0x400000 : rounded) >> 16);
     }
 }
 
@@ -64,6 +76,7 @@ const struct qyi_kernels qyi_kernels_plain = {
     .level = QY_CPU_PLAIN,
     .dequantize = NULL,
     .multiply = qyi_multiply_plain,
+    .to_bf16 = qyi_to_bf16_plain,
     .norm = qyi_norm_plain,
     .swiglu = qyi_swiglu_plain,
     .rope = qyi_rope_plain,

@@ -30,6 +30,8 @@ struct qyi_kernels {
     const qyi_dequantize_fn *dequantize; /* [QYI_N_TYPES] by place of qy_tensor_type_at. NULL, of
                                             the array or an entry: qy_tensor_dequantize */
     qyi_multiply_fn multiply;
+    /* Round to nearest even; NaN stays NaN. */
+    void (*to_bf16)(const float *in, size_t n, uint16_t *out);
     /* y NULL: norm of x; else x += y first. All rows of dim elements. */
     void (*norm)(float *x, const float *y, uint32_t m, uint32_t dim, const float *weight, float eps,
                  float *out);
@@ -60,6 +62,7 @@ struct qy_device {
     const struct qyi_kernels *kernels;
     const struct qyi_dense *dense; /* library of large products, or NULL */
     void *dense_state;             /* of the library */
+    char dense_name[32];           /* behind caps.dense */
     uint32_t dense_min_m;          /* from this m on the library is faster than streaming */
     void *scratch;                 /* of dense products; grown when a weight opens */
     size_t scratch_bytes;

@@ -12,6 +12,9 @@ void qyi_multiply_avx2(const float *w, uint32_t rows, uint32_t n_in, const float
 void qyi_multiply_avx512(const float *w, uint32_t rows, uint32_t n_in, const float *x, uint32_t m,
                          float *y, size_t ldy);
 
+void qyi_to_bf16_plain(const float *in, size_t n, uint16_t *out);
+void qyi_to_bf16_avx512(const float *in, size_t n, uint16_t *out);
+
 void qyi_norm_plain(float *x, const float *y, uint32_t m, uint32_t dim, const float *weight,
                     float eps, float *out);
 void qyi_norm_avx2(float *x, const float *y, uint32_t m, uint32_t dim, const float *weight,

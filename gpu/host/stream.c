@@ -10,9 +10,9 @@
 #include "gpu/host/dense.h"
 
 enum {
-    ROW_UNIT = 8,          /* rows that a kernel takes together at m = 1 */
-    TILE_BYTES = 64 << 10, /* of a tile, half of the smallest second-level cache around */
-    TILE_ROWS_MAX = 64
+    ROW_UNIT = 8,           /* rows that a kernel takes together at m = 1 */
+    TILE_BYTES = 256 << 10, /* of a tile: half of the smallest second-level cache around */
+    TILE_ROWS_MAX = 128
 };
 
 static uint32_t tile_rows(uint32_t n_in)
