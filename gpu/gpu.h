@@ -42,8 +42,8 @@ enum qy_tensor_type {
 
 struct qy_tensor_type_info {
     enum qy_tensor_type type;
-    const char *name;      /* "Q4_1"                              */
-    uint32_t block_elems;  /* elements of one block: 1, 32 or 256 */
+    const char *name;     /* "Q4_1"                              */
+    uint32_t block_elems; /* elements of one block: 1, 32 or 256 */
     uint32_t block_bytes;
 };
 
@@ -74,17 +74,17 @@ struct qy_device_params {
 };
 
 struct qy_device_caps {
-    char name[64];          /* "host (avx512)"                                             */
-    const char *kernels;    /* kernel set: "plain", "avx2", "avx512"                        */
-    const char *dense;      /* library of dense products: "oneDNN 2.6.3", "OpenBLAS", "plain" */
-    int unified;            /* host memory is device memory                                  */
-    size_t alignment;       /* of rows and activations                                      */
+    char name[64];       /* "host (avx512)"                                             */
+    const char *kernels; /* kernel set: "plain", "avx2", "avx512"                        */
+    const char *dense;   /* library of dense products: "oneDNN 2.6.3", "OpenBLAS", "plain" */
+    int unified;         /* host memory is device memory                                  */
+    size_t alignment;    /* of rows and activations                                      */
 };
 
 /* rt is kept. QY_ERR_UNSUPPORTED names the specs this build has. [setup] [alloc] */
 QY_MUST enum qy_status qy_device_open(const struct qy_runtime *rt,
-                                      const struct qy_device_params *params,
-                                      struct qy_device **dev, struct qy_error *err);
+                                      const struct qy_device_params *params, struct qy_device **dev,
+                                      struct qy_error *err);
 void qy_device_close(struct qy_device *dev);
 const struct qy_device_caps *qy_device_caps(const struct qy_device *dev);
 /* Zeroed device memory; returned, freed with qy_device_free. [setup] [alloc] */
@@ -131,14 +131,16 @@ QY_MUST enum qy_status qy_weight_rows(struct qy_device *dev, const struct qy_wei
 /* ---- element-wise kernels --------------------------------------------------------------------- */
 
 /* out [m][dim] = x / rms(x) * weight; out may be x. Zhang and Sennrich 2019, eq. 4. */
-QY_MUST enum qy_status qy_device_norm(struct qy_device *dev, const float *x, uint32_t m, uint32_t dim,
-                                      const float *weight, float eps, float *out);
+QY_MUST enum qy_status qy_device_norm(struct qy_device *dev, const float *x, uint32_t m,
+                                      uint32_t dim, const float *weight, float eps, float *out);
 /* x += y, then out = norm(x). One pass. */
-QY_MUST enum qy_status qy_device_add_norm(struct qy_device *dev, float *x, const float *y, uint32_t m,
-                                          uint32_t dim, const float *weight, float eps, float *out);
+QY_MUST enum qy_status qy_device_add_norm(struct qy_device *dev, float *x, const float *y,
+                                          uint32_t m, uint32_t dim, const float *weight, float eps,
+                                          float *out);
 /* Norm of each head: x [m][stride], the first heads*d of each row; in place. */
-QY_MUST enum qy_status qy_device_head_norm(struct qy_device *dev, float *x, uint32_t m, size_t stride,
-                                           uint32_t heads, uint32_t d, const float *weight, float eps);
+QY_MUST enum qy_status qy_device_head_norm(struct qy_device *dev, float *x, uint32_t m,
+                                           size_t stride, uint32_t heads, uint32_t d,
+                                           const float *weight, float eps);
 /* y [m][n] += bias [n]. */
 QY_MUST enum qy_status qy_device_bias(struct qy_device *dev, float *y, uint32_t m, uint32_t n,
                                       const float *bias);
@@ -153,9 +155,9 @@ enum qy_rope_pairs {
 };
 
 struct qy_rope {
-    uint32_t dim;            /* rotated elements of a head, even, <= d; 0 = no rotation     */
+    uint32_t dim; /* rotated elements of a head, even, <= d; 0 = no rotation     */
     enum qy_rope_pairs pairs;
-    const float *inv_freq;   /* [dim/2] angle per position of each pair (scaling applied); kept */
+    const float *inv_freq; /* [dim/2] angle per position of each pair (scaling applied); kept */
 };
 
 /* table [m][dim] = cos, sin per pair (interleaved) of positions [m]; angles in f64. */
@@ -230,8 +232,9 @@ struct qy_chunk_item {
     float *out;
     size_t out_stride;
 };
-QY_MUST enum qy_status qy_device_attend_chunk(struct qy_device *dev, const struct qy_chunk_item *items,
-                                              uint32_t n_items, float scale, struct qy_arena *arena);
+QY_MUST enum qy_status qy_device_attend_chunk(struct qy_device *dev,
+                                              const struct qy_chunk_item *items, uint32_t n_items,
+                                              float scale, struct qy_arena *arena);
 size_t qy_device_attend_chunk_scratch(const struct qy_device *dev, uint32_t n_items, uint32_t max_n,
                                       uint32_t max_q, uint32_t group, uint32_t d);
 

@@ -31,8 +31,19 @@ QY_MUST enum qy_status qy_gguf_open_memory(const struct qy_allocator *mem, const
 void qy_gguf_close(struct qy_gguf *gguf);
 
 enum qy_gguf_type {
-    QY_GGUF_U8, QY_GGUF_I8, QY_GGUF_U16, QY_GGUF_I16, QY_GGUF_U32, QY_GGUF_I32, QY_GGUF_F32,
-    QY_GGUF_BOOL, QY_GGUF_STRING, QY_GGUF_ARRAY, QY_GGUF_U64, QY_GGUF_I64, QY_GGUF_F64
+    QY_GGUF_U8,
+    QY_GGUF_I8,
+    QY_GGUF_U16,
+    QY_GGUF_I16,
+    QY_GGUF_U32,
+    QY_GGUF_I32,
+    QY_GGUF_F32,
+    QY_GGUF_BOOL,
+    QY_GGUF_STRING,
+    QY_GGUF_ARRAY,
+    QY_GGUF_U64,
+    QY_GGUF_I64,
+    QY_GGUF_F64
 };
 
 /* Bytes of the mapping; not NUL-terminated. */
@@ -139,7 +150,8 @@ struct qy_utf8_stream {
 };
 /* Adds bytes, writes what is complete (invalid bytes pass through) to out, which holds at least
  * bytes + 4. Returns the number written. flush != 0: everything. [noalloc] */
-size_t qy_utf8_push(struct qy_utf8_stream *stream, const char *bytes, size_t n, int flush, char *out);
+size_t qy_utf8_push(struct qy_utf8_stream *stream, const char *bytes, size_t n, int flush,
+                    char *out);
 
 /* ---- chat ------------------------------------------------------------------------------------ */
 
@@ -160,10 +172,11 @@ struct qy_chat_parts {
  * starts here (BOS text of Llama-3; the default system message that a ChatML template names, when
  * role is not "system"). parts returned. QY_CHAT_NONE: before and after are empty. [alloc] */
 QY_MUST enum qy_status qy_chat_format_message(const struct qy_allocator *mem,
-                                              const struct qy_gguf *gguf, enum qy_chat_format format,
-                                              const char *role, const char *content, size_t bytes,
-                                              int first, int open_reply,
-                                              struct qy_chat_parts *parts, struct qy_error *err);
+                                              const struct qy_gguf *gguf,
+                                              enum qy_chat_format format, const char *role,
+                                              const char *content, size_t bytes, int first,
+                                              int open_reply, struct qy_chat_parts *parts,
+                                              struct qy_error *err);
 void qy_chat_parts_free(const struct qy_allocator *mem, struct qy_chat_parts *parts);
 /* Text that closes a generated reply before the next message ("<|im_end|>\n", "<|eot_id|>", ""). Its
  * first token is the one a model ends its reply with. */
@@ -209,8 +222,9 @@ struct qy_model_params {
 };
 
 /* Architectures llama, qwen2, qwen3. gguf is kept until close. [setup] [alloc] */
-QY_MUST enum qy_status qy_model_open(const struct qy_model_params *params, const struct qy_gguf *gguf,
-                                     struct qy_model **model, struct qy_error *err);
+QY_MUST enum qy_status qy_model_open(const struct qy_model_params *params,
+                                     const struct qy_gguf *gguf, struct qy_model **model,
+                                     struct qy_error *err);
 void qy_model_close(struct qy_model *model);
 const struct qy_model_info *qy_model_info(const struct qy_model *model);
 /* Shape and rotation for qy_cache_open. */
@@ -228,13 +242,19 @@ uint64_t qy_model_activation_bytes(const struct qy_model *model);
  * [owner] [noalloc] */
 QY_MUST enum qy_status qy_model_forward(struct qy_model *model, struct qy_cache *cache,
                                         const struct qy_step_slice *slices, uint32_t n_slices,
-                                        const uint32_t *logit_rows, uint32_t n_logits, float *logits,
-                                        struct qy_error *err);
+                                        const uint32_t *logit_rows, uint32_t n_logits,
+                                        float *logits, struct qy_error *err);
 
 /* Time of the fixed part of forward passes since the last reset. */
 enum qy_model_stage {
-    QY_MODEL_EMBED, QY_MODEL_NORM, QY_MODEL_QKV, QY_MODEL_KV, QY_MODEL_PROJECT, QY_MODEL_MLP,
-    QY_MODEL_OUTPUT, QY_MODEL_STAGE_COUNT
+    QY_MODEL_EMBED,
+    QY_MODEL_NORM,
+    QY_MODEL_QKV,
+    QY_MODEL_KV,
+    QY_MODEL_PROJECT,
+    QY_MODEL_MLP,
+    QY_MODEL_OUTPUT,
+    QY_MODEL_STAGE_COUNT
 }; /* KV: all of qy_step_*; its parts are in qy_cache_stats */
 const char *qy_model_stage_name(enum qy_model_stage stage);
 void qy_model_times(const struct qy_model *model, uint64_t stage_ns[QY_MODEL_STAGE_COUNT]);

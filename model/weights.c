@@ -184,8 +184,8 @@ static enum qy_status load_layer(struct qy_model *model, uint32_t layer, struct 
         char names[3][64]; /* lent to the parts until the weight is open */
         for (uint32_t i = 0; i < products[p].n; i++) {
             snprintf(names[i], sizeof names[i], "blk.%u.%s.weight", layer, products[p].names[i]);
-            const enum qy_status st =
-                find_matrix(model, names[i], products[p].n_in, products[p].n_out[i], &parts[i], err);
+            const enum qy_status st = find_matrix(model, names[i], products[p].n_in,
+                                                  products[p].n_out[i], &parts[i], err);
             if (st != QY_OK) {
                 return st;
             }

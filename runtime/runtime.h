@@ -102,7 +102,7 @@ struct qy_pool;
 struct qy_pool_params {
     size_t block_bytes; /* rounded up to 64                                          */
     uint32_t n_blocks;
-    int node;           /* NUMA node (OS index) by qy_topology, -1 = wherever          */
+    int node;                     /* NUMA node (OS index) by qy_topology, -1 = wherever          */
     struct qy_topology *topology; /* kept until close; NULL: no binding                */
 };
 
@@ -122,13 +122,13 @@ size_t qy_pool_block_bytes(const struct qy_pool *pool);
 
 /* Memory that this process may use. */
 struct qy_memory_info {
-    uint64_t total, available;        /* of the machine                                */
-    uint64_t limit;                   /* of the cgroup (v1 or v2); UINT64_MAX = none    */
-    uint64_t limit_used;              /* used under that limit, page cache not counted */
-    uint64_t usable;                  /* what may still be taken: the smaller of both   */
-    uint64_t huge_page_bytes;         /* size of a transparent huge page; 0 = off        */
-    uint64_t memlock;                 /* RLIMIT_MEMLOCK; UINT64_MAX = unlimited         */
-    uint64_t shm_total, shm_free;     /* /dev/shm                                      */
+    uint64_t total, available;    /* of the machine                                */
+    uint64_t limit;               /* of the cgroup (v1 or v2); UINT64_MAX = none    */
+    uint64_t limit_used;          /* used under that limit, page cache not counted */
+    uint64_t usable;              /* what may still be taken: the smaller of both   */
+    uint64_t huge_page_bytes;     /* size of a transparent huge page; 0 = off        */
+    uint64_t memlock;             /* RLIMIT_MEMLOCK; UINT64_MAX = unlimited         */
+    uint64_t shm_total, shm_free; /* /dev/shm                                      */
 };
 void qy_memory_read(struct qy_memory_info *out);
 
@@ -186,8 +186,8 @@ void qy_topology_place(const struct qy_topology *topology, uint32_t n_threads, e
 /* Binds the calling thread; a refusal (container) is returned, not fatal. */
 QY_MUST enum qy_status qy_topology_bind_thread(struct qy_topology *topology,
                                                const struct qy_place *place);
-QY_MUST enum qy_status qy_topology_bind_memory(struct qy_topology *topology, void *ptr, size_t bytes,
-                                               int node);
+QY_MUST enum qy_status qy_topology_bind_memory(struct qy_topology *topology, void *ptr,
+                                               size_t bytes, int node);
 
 /* ---- team ---------------------------------------------------------------------------------- */
 
@@ -205,8 +205,9 @@ struct qy_team_params {
 
 typedef void (*qy_team_fn)(void *arg, uint32_t thread, uint32_t n_threads);
 
-QY_MUST enum qy_status qy_team_open(const struct qy_allocator *mem, const struct qy_team_params *params,
-                                    struct qy_team **team, struct qy_error *err);
+QY_MUST enum qy_status qy_team_open(const struct qy_allocator *mem,
+                                    const struct qy_team_params *params, struct qy_team **team,
+                                    struct qy_error *err);
 void qy_team_close(struct qy_team *team);
 uint32_t qy_team_size(const struct qy_team *team); /* NULL: 1 */
 /* Runs fn on every thread and returns when all are done. team NULL: runs on the caller alone.
@@ -230,8 +231,8 @@ enum qy_log_level { QY_LOG_ERROR, QY_LOG_WARN, QY_LOG_INFO, QY_LOG_DEBUG, QY_LOG
 struct qy_log {
     void *ctx;
     void (*write)(void *ctx, enum qy_log_level level, const char *module, const char *text);
-    enum qy_log_level level;  /* of modules that `modules` does not name                    */
-    const char *modules;      /* "net=debug,gpu=warn" or NULL; kept                        */
+    enum qy_log_level level; /* of modules that `modules` does not name                    */
+    const char *modules;     /* "net=debug,gpu=warn" or NULL; kept                        */
 };
 
 /* stderr, "quarry <module>: <level>: text". */
@@ -272,18 +273,18 @@ struct qy_runtime {
 /* ---- settings ------------------------------------------------------------------------------ */
 
 enum qy_setting_type {
-    QY_SETTING_BOOL,   /* int: 0 or 1; text on | off                                      */
-    QY_SETTING_INT,    /* int64_t                                                         */
-    QY_SETTING_SIZE,   /* uint64_t bytes; K, M, G, T (1024); "auto" = 0 where allow_auto    */
-    QY_SETTING_REAL,   /* double                                                          */
-    QY_SETTING_TEXT,   /* char[QY_SETTING_TEXT_BYTES]                                      */
-    QY_SETTING_CHOICE  /* int: place in `choices`                                         */
+    QY_SETTING_BOOL,  /* int: 0 or 1; text on | off                                      */
+    QY_SETTING_INT,   /* int64_t                                                         */
+    QY_SETTING_SIZE,  /* uint64_t bytes; K, M, G, T (1024); "auto" = 0 where allow_auto    */
+    QY_SETTING_REAL,  /* double                                                          */
+    QY_SETTING_TEXT,  /* char[QY_SETTING_TEXT_BYTES]                                      */
+    QY_SETTING_CHOICE /* int: place in `choices`                                         */
 };
 enum { QY_SETTING_TEXT_BYTES = 256 };
 
 /* One row: the parser, the check and the help text in one. */
 struct qy_setting {
-    const char *name;    /* "cache.block_tokens"                                          */
+    const char *name; /* "cache.block_tokens"                                          */
     enum qy_setting_type type;
     int allow_auto;      /* INT, SIZE: the text "auto" is taken and stored as 0              */
     const char *initial; /* default, as text; parsed like user input                       */
@@ -328,8 +329,8 @@ QY_MUST enum qy_status qy_config_set_value(struct qy_config *config, const char 
 
 struct qy_config_row {
     const struct qy_setting *setting;
-    char value[QY_SETTING_TEXT_BYTES];   /* as it would be written                         */
-    char source[QY_SETTING_TEXT_BYTES];  /* "default", "file x.conf:3", "QY_...", "--set"    */
+    char value[QY_SETTING_TEXT_BYTES];  /* as it would be written                         */
+    char source[QY_SETTING_TEXT_BYTES]; /* "default", "file x.conf:3", "QY_...", "--set"    */
 };
 /* Row i in table order; 0 when i is past the end. */
 int qy_config_row_at(const struct qy_config *config, size_t i, struct qy_config_row *row);
@@ -349,7 +350,7 @@ struct qy_runtime_settings {
     int64_t threads; /* 0 = one per core this process may use */
     int bind;        /* enum qy_bind                          */
     int64_t spin_us;
-    int cpu;         /* place in "auto|avx512|avx2|plain"      */
+    int cpu; /* place in "auto|avx512|avx2|plain"      */
     char log[QY_SETTING_TEXT_BYTES];
 };
 extern const struct qy_setting qy_runtime_setting_rows[];
