@@ -68,8 +68,8 @@ enum qy_status qyi_prompt_message(const struct qyi_engine *engine, const char *p
         spans[n++] = (struct qy_span){body.before, strlen(body.before), 1};
         spans[n++] = (struct qy_span){body.content, body.bytes, trusted};
         spans[n++] = (struct qy_span){body.after, strlen(body.after), 1};
-        st = qy_tokenizer_encode_spans(engine->tokenizer, spans, n, 0, &prompt->ids, &prompt->n,
-                                       err);
+        st = qy_tokenizer_encode_spans(engine->tokenizer, spans, n, first ? QY_ENCODE_BOS : 0,
+                                       &prompt->ids, &prompt->n, err);
     }
     qy_chat_parts_free(mem, &head);
     qy_chat_parts_free(mem, &body);
