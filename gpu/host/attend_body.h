@@ -60,17 +60,16 @@ static float tile_softmax(float *s, uint32_t n, float scale, float *m, float *l)
 
 /* o[h][i .. i + width vectors) = o * keep[h] + sum over rows of weight x value. */
 ALWAYS_INLINE void tile_mix_block(const struct attend_state *st, const float *s, const float *keep,
-                                  float *o, const size_t d, size_t i, const int heads,
-                                  const int width, const int f16)
+                                  float *o, const size_t d, size_t i, const size_t heads,
+                                  const size_t width, const int f16)
 {
     const struct tile *tile = st->tile;
     const struct tile *next = st->next;
     const size_t half = d * (f16 ? 2 : 4);
     vec acc[HEADS_MAX][8];
-    for (int h = 0; h < heads; h++) {
-        for (int j = 0; j < width; j++) {
-            acc[h][j] =
-                vec_mul(vec_load(o + (size_t)h * d + i + (size_t)j * VEC_N), vec_set1(keep[h]));
+    for (size_t h = 0; h < heads; h++) {
+        for (size_t j = 0; j < width; j++) {
+            acc[h][j] = vec_mul(vec_load(o + h * d + i + j * VEC_N), vec_set1(keep[h]));
         }
     }
     for (uint32_t t = 0; t < tile->n; t++) {
@@ -79,46 +78,47 @@ ALWAYS_INLINE void tile_mix_block(const struct attend_state *st, const float *s,
         if (i == 0 && t < next->n) {
             prefetch_bytes(next->row[t] + half, half);
         }
-        for (int h = 0; h < heads; h++) {
+        for (size_t h = 0; h < heads; h++) {
             p[h] = vec_set1(s[h * TILE + t]);
         }
-        for (int j = 0; j < width; j++) {
-            const vec v = row_load(row, d + i + (size_t)j * VEC_N, f16);
-            for (int h = 0; h < heads; h++) {
+        for (size_t j = 0; j < width; j++) {
+            const vec v = row_load(row, d + i + j * VEC_N, f16);
+            for (size_t h = 0; h < heads; h++) {
                 acc[h][j] = vec_fma(v, p[h], acc[h][j]);
             }
         }
     }
-    for (int h = 0; h < heads; h++) {
-        for (int j = 0; j < width; j++) {
-            vec_store(o + (size_t)h * d + i + (size_t)j * VEC_N, acc[h][j]);
+    for (size_t h = 0; h < heads; h++) {
+        for (size_t j = 0; j < width; j++) {
+            vec_store(o + h * d + i + j * VEC_N, acc[h][j]);
         }
     }
 }
 
 /* One tile for heads h0 .. h0 + heads - 1. */
-ALWAYS_INLINE void tile_attend(const struct attend_state *st, uint32_t h0, const int heads,
+ALWAYS_INLINE void tile_attend(const struct attend_state *st, uint32_t h0, const size_t heads,
                                const int f16, const size_t d)
 {
     const struct tile *tile = st->tile;
-    float s[HEADS_MAX * TILE];
+    float s[(size_t)HEADS_MAX * TILE];
     float keep[HEADS_MAX];
     float *o = st->o + h0 * d;
     tile_dots(tile, st->next, st->q + h0 * d, d, heads, f16, s);
-    for (int h = 0; h < heads; h++) {
+    for (size_t h = 0; h < heads; h++) {
         keep[h] = tile_softmax(s + h * TILE, tile->n, st->scale, st->m + h0 + h, st->l + h0 + h);
     }
+    const size_t step = VEC_N;
     size_t i = 0;
-    for (; 8 * heads <= VEC_ACC && i + 8 * VEC_N <= d; i += 8 * VEC_N) {
+    for (; 8 * heads <= VEC_ACC && i + 8 * step <= d; i += 8 * step) {
         tile_mix_block(st, s, keep, o, d, i, heads, 8, f16);
     }
-    for (; 4 * heads <= VEC_ACC && i + 4 * VEC_N <= d; i += 4 * VEC_N) {
+    for (; 4 * heads <= VEC_ACC && i + 4 * step <= d; i += 4 * step) {
         tile_mix_block(st, s, keep, o, d, i, heads, 4, f16);
     }
-    for (; i + 2 * VEC_N <= d; i += 2 * VEC_N) {
+    for (; i + 2 * step <= d; i += 2 * step) {
         tile_mix_block(st, s, keep, o, d, i, heads, 2, f16);
     }
-    for (; i < d; i += VEC_N) {
+    for (; i < d; i += step) {
         tile_mix_block(st, s, keep, o, d, i, heads, 1, f16);
     }
 }

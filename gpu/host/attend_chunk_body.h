@@ -22,7 +22,8 @@
 
 #include "gpu/host/rows.h"
 
-enum { LANES = CHUNK_NV * VEC_N, KEYS = QYI_CHUNK_KEYS };
+enum { KEYS = QYI_CHUNK_KEYS };
+static const size_t LANES = (size_t)CHUNK_NV * VEC_N;
 
 /* Places in the scratch of one thread. dp is d rounded up to CHUNK_MR, with zeros behind d. */
 struct chunk_space {

@@ -69,12 +69,12 @@ ALWAYS_INLINE void prefetch_bytes(const uint8_t *p, size_t bytes)
 /* s[h * TILE + t] = q[h] . key of row t, heads and f16 constants; rounds n up to 4 rows. Prefetches
  * the keys of the next tile as it goes. */
 ALWAYS_INLINE void tile_dots(const struct tile *tile, const struct tile *next, const float *q,
-                             const size_t d, const int heads, const int f16, float *s)
+                             const size_t d, const size_t heads, const int f16, float *s)
 {
     const size_t half = d * (f16 ? 2 : 4);
     for (uint32_t t = 0; t < tile->n; t += 4) {
         vec acc[4][HEADS_MAX];
-        for (int h = 0; h < heads; h++) {
+        for (size_t h = 0; h < heads; h++) {
             acc[0][h] = acc[1][h] = acc[2][h] = acc[3][h] = vec_set1(0.0F);
         }
         if (t < next->n) {
@@ -88,15 +88,15 @@ ALWAYS_INLINE void tile_dots(const struct tile *tile, const struct tile *next, c
             const vec k1 = row_load(tile->row[t + 1], i, f16);
             const vec k2 = row_load(tile->row[t + 2], i, f16);
             const vec k3 = row_load(tile->row[t + 3], i, f16);
-            for (int h = 0; h < heads; h++) {
-                const vec x = vec_load(q + (size_t)h * d + i);
+            for (size_t h = 0; h < heads; h++) {
+                const vec x = vec_load(q + h * d + i);
                 acc[0][h] = vec_fma(k0, x, acc[0][h]);
                 acc[1][h] = vec_fma(k1, x, acc[1][h]);
                 acc[2][h] = vec_fma(k2, x, acc[2][h]);
                 acc[3][h] = vec_fma(k3, x, acc[3][h]);
             }
         }
-        for (int h = 0; h < heads; h++) {
+        for (size_t h = 0; h < heads; h++) {
             vec_hsum4(acc[0][h], acc[1][h], acc[2][h], acc[3][h], s + h * TILE + t);
         }
     }

@@ -17,11 +17,13 @@ enum { ROUNDS = 3, BINS = 2048, TEAM_SCORES = 4 * 1024 };
 static const uint32_t round_shift[ROUNDS] = {21, 10, 0};
 static const uint32_t round_mask[ROUNDS] = {0x7ff, 0x7ff, 0x3ff};
 
-/* One thread's scratch. */
+/* One thread's scratch. Two histograms take turns, since adding to one bin twice in a row waits for
+ * the first addition to reach memory. */
 struct space {
-    double mass[BINS];
-    uint32_t count[BINS];
-    uint32_t keys[]; /* [max_n] keys of the bin looked into */
+    double mass[2][BINS];
+    uint32_t count[2][BINS];
+    uint32_t *keys; /* [max_n] */
+    uint32_t *work; /* [max_n] keys of the bin looked into, then the ids */
 };
 
 /* What has been taken for sure, and what is still wanted. */
@@ -33,16 +35,21 @@ struct cut {
     uint32_t prefix; /* the bin: high bits of its keys */
 };
 
+/* All keys above least are taken, and the first `ties` of the n_equal that equal it. */
+struct verdict {
+    uint32_t least, ties, n_equal;
+};
+
+/* Free of branches, so that compilers vectorise the loop over it. */
 static uint32_t key_of(float score)
 {
     const float x = score + 0.0F; /* -0 becomes 0 */
     uint32_t bits;
 
-    if (x != x) {
-        return 0;
-    }
     memcpy(&bits, &x, sizeof(bits));
-    return bits & 0x80000000U ? ~bits : bits | 0x80000000U;
+    const uint32_t negative = 0U - (bits >> 31);
+    const uint32_t number = 0U - (uint32_t)((bits & 0x7fffffffU) <= 0x7f800000U);
+    return (bits ^ (negative | 0x80000000U)) & number;
 }
 
 /* Probability behind a key; negative scores and NaN weigh nothing. */
@@ -55,54 +62,65 @@ static double mass_of(uint32_t key)
     }
     key &= 0x7fffffffU;
     memcpy(&x, &key, sizeof(x));
-    return x;
+    return (double)x;
 }
 
 /* Walks the bins from the top to the one where the cut lies. Returns 0 when all fit. */
 static int walk(const struct space *space, struct cut *cut, uint32_t n_bins, uint32_t *bin)
 {
     for (uint32_t b = n_bins; b-- > 0;) {
-        if (space->count[b] == 0) {
+        const uint32_t count = space->count[0][b] + space->count[1][b];
+        double mass = 0.0;
+        if (count == 0) {
             continue;
         }
-        if (cut->count + space->count[b] >= cut->k ||
-            (cut->mass > 0.0 && cut->sum + space->mass[b] >= cut->mass)) {
+        if (cut->mass > 0.0) {
+            mass = space->mass[0][b] + space->mass[1][b];
+        }
+        if (cut->count + count >= cut->k || (cut->mass > 0.0 && cut->sum + mass >= cut->mass)) {
             *bin = b;
             return 1;
         }
-        cut->count += space->count[b];
-        cut->sum += cut->mass > 0.0 ? space->mass[b] : 0.0;
+        cut->count += count;
+        cut->sum += mass;
     }
     return 0;
 }
 
-static void histogram(struct space *space, const uint32_t *keys, uint32_t n, int round,
-                      int with_mass)
+static void count_keys(struct space *space, const uint32_t *keys, uint32_t n, int round)
 {
     const uint32_t shift = round_shift[round];
     const uint32_t mask = round_mask[round];
 
     memset(space->count, 0, sizeof(space->count));
-    if (with_mass) {
-        memset(space->mass, 0, sizeof(space->mass));
+    for (uint32_t i = 0; i + 1 < n; i += 2) {
+        space->count[0][keys[i] >> shift & mask]++;
+        space->count[1][keys[i + 1] >> shift & mask]++;
     }
-    for (uint32_t i = 0; i < n; i++) {
-        const uint32_t b = keys[i] >> shift & mask;
-        space->count[b]++;
-        if (with_mass) {
-            space->mass[b] += mass_of(keys[i]);
-        }
+    if (n % 2 == 1) {
+        space->count[0][keys[n - 1] >> shift & mask]++;
     }
 }
 
-/* Keeps the keys whose bin of this round is `bin`. */
-static uint32_t narrow(uint32_t *keys, uint32_t n, int round, uint32_t bin)
+static void sum_masses(struct space *space, const uint32_t *keys, uint32_t n, int round)
+{
+    const uint32_t shift = round_shift[round];
+    const uint32_t mask = round_mask[round];
+
+    memset(space->mass, 0, sizeof(space->mass));
+    for (uint32_t i = 0; i < n; i++) {
+        space->mass[i & 1][keys[i] >> shift & mask] += mass_of(keys[i]);
+    }
+}
+
+/* Copies to `to` the keys whose bin of this round is `bin`; to may be keys. */
+static uint32_t narrow(const uint32_t *keys, uint32_t n, int round, uint32_t bin, uint32_t *to)
 {
     uint32_t kept = 0;
 
     for (uint32_t i = 0; i < n; i++) {
         const uint32_t key = keys[i];
-        keys[kept] = key;
+        to[kept] = key;
         kept += (key >> round_shift[round] & round_mask[round]) == bin;
     }
     return kept;
@@ -122,11 +140,10 @@ static uint32_t take_ties(const struct cut *cut, uint32_t n_equal)
     return taken;
 }
 
-/* Finds the cut: all keys above *least are taken, and *ties of those that equal it. */
-static void select_cut(const struct qy_topk_item *item, struct space *space, uint32_t *least,
-                       uint32_t *ties)
+static struct verdict select_cut(const struct qy_topk_item *item, struct space *space)
 {
-    struct cut cut = {.k = item->k, .mass = item->mass, .sum = item->resident_mass};
+    struct cut cut = {.k = item->k, .mass = (double)item->mass, .sum = (double)item->resident_mass};
+    const uint32_t *keys = space->keys;
     uint32_t n = item->n;
 
     for (uint32_t i = 0; i < n; i++) {
@@ -134,18 +151,19 @@ static void select_cut(const struct qy_topk_item *item, struct space *space, uin
     }
     for (int round = 0; round < ROUNDS; round++) {
         uint32_t bin = 0;
-        histogram(space, space->keys, n, round, cut.mass > 0.0);
+        count_keys(space, keys, n, round);
+        if (cut.mass > 0.0) {
+            sum_masses(space, keys, n, round);
+        }
         if (!walk(space, &cut, round_mask[round] + 1, &bin)) {
-            /* Rounding of the sums hid the cut one round ago: all of that bin is taken. */
-            *least = cut.prefix;
-            *ties = n;
-            return;
+            /* All fit; after round 0, because rounding of the sums hid the cut. */
+            return (struct verdict){cut.prefix, n, n};
         }
         cut.prefix |= bin << round_shift[round];
-        n = narrow(space->keys, n, round, bin);
+        n = narrow(keys, n, round, bin, space->work);
+        keys = space->work;
     }
-    *least = cut.prefix;
-    *ties = take_ties(&cut, n);
+    return (struct verdict){cut.prefix, take_ties(&cut, n), n};
 }
 
 static uint32_t write_all(const struct qy_topk_item *item)
@@ -156,34 +174,42 @@ static uint32_t write_all(const struct qy_topk_item *item)
     return item->n;
 }
 
-static uint32_t write_cut(const struct qy_topk_item *item, uint32_t least, uint32_t ties)
+/* The ids go through work: a loop without branches writes one place past the last. */
+static uint32_t write_cut(const struct qy_topk_item *item, const struct verdict *v,
+                          struct space *space)
 {
+    uint32_t *ids = space->work;
+    uint32_t ties = v->ties;
     uint32_t n = 0;
 
-    for (uint32_t i = 0; i < item->n; i++) {
-        const uint32_t key = key_of(item->scores[i]);
-        const uint32_t tie = key == least && ties > 0;
-        if (key > least || tie) {
-            item->ids[n++] = item->id_base + i;
+    if (ties == v->n_equal) {
+        for (uint32_t i = 0; i < item->n; i++) {
+            ids[n] = item->id_base + i;
+            n += space->keys[i] >= v->least;
+        }
+    } else {
+        for (uint32_t i = 0; i < item->n; i++) {
+            const uint32_t tie = (space->keys[i] == v->least) & (ties > 0);
+            ids[n] = item->id_base + i;
+            n += (space->keys[i] > v->least) | tie;
             ties -= tie;
         }
     }
+    memcpy(item->ids, ids, n * sizeof(*ids));
     return n;
 }
 
 static void topk(const struct qy_topk_item *item, struct space *space)
 {
     const int by_mass = item->mass > 0.0F;
-    uint32_t least = 0;
-    uint32_t ties = 0;
 
     if (item->k == 0 || item->n == 0 || (by_mass && item->resident_mass >= item->mass)) {
         *item->n_ids = 0;
     } else if (item->k >= item->n && !by_mass) {
         *item->n_ids = write_all(item);
     } else {
-        select_cut(item, space, &least, &ties);
-        *item->n_ids = write_cut(item, least, ties);
+        const struct verdict v = select_cut(item, space);
+        *item->n_ids = write_cut(item, &v, space);
     }
 }
 
@@ -191,6 +217,7 @@ struct topk_job {
     const struct qy_topk_item *items;
     uint8_t *spaces; /* [threads][space_bytes] */
     size_t space_bytes;
+    uint32_t max_n;
     struct qyi_units units;
 };
 
@@ -201,6 +228,8 @@ static void topk_run(void *arg, uint32_t thread, uint32_t n_threads)
     uint32_t begin;
     uint32_t end;
 
+    space->keys = (uint32_t *)(void *)(space + 1);
+    space->work = space->keys + job->max_n;
     while (qyi_units_take(&job->units, n_threads, &begin, &end)) {
         for (uint32_t i = begin; i < end; i++) {
             topk(&job->items[i], space);
@@ -210,7 +239,7 @@ static void topk_run(void *arg, uint32_t thread, uint32_t n_threads)
 
 static size_t space_bytes(uint32_t max_n)
 {
-    return (sizeof(struct space) + max_n * sizeof(uint32_t) + 63) / 64 * 64;
+    return (sizeof(struct space) + (size_t)2 * max_n * sizeof(uint32_t) + 63) / 64 * 64;
 }
 
 enum qy_status qy_device_topk(struct qy_device *dev, const struct qy_topk_item *items,
@@ -219,13 +248,12 @@ enum qy_status qy_device_topk(struct qy_device *dev, const struct qy_topk_item *
     const size_t mark = qy_arena_mark(arena);
     struct topk_job job = {.items = items, .units = {n_items, 0}};
     size_t scores = 0;
-    uint32_t max_n = 0;
 
     for (uint32_t i = 0; i < n_items; i++) {
         scores += items[i].n;
-        max_n = items[i].n > max_n ? items[i].n : max_n;
+        job.max_n = items[i].n > job.max_n ? items[i].n : job.max_n;
     }
-    job.space_bytes = space_bytes(max_n);
+    job.space_bytes = space_bytes(job.max_n);
     job.spaces = qy_arena_take(arena, qy_team_size(dev->rt->team) * job.space_bytes, 64);
     if (job.spaces == NULL) {
         return QY_ERR_NOMEM;
