@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Which library takes the large products: the one this build has, with two exceptions.
+ * Which library takes the large products: the one this build has, where it gains anything, with two
+ * exceptions.
  *   - A deterministic device. The streaming kernels sum every output in one order whatever m is; a
  *     library does not: it picks blocks by m.
  *   - A kernel set below the machine's best. The library chooses instructions per process, not per
@@ -15,6 +16,15 @@
 #else
 #define LIBRARY NULL
 #endif
+
+/* Packed copies may take half of what this process can still have: the cache needs the rest. A
+ * weight that no longer fits is streamed. */
+static uint64_t packed_most(void)
+{
+    struct qy_memory_info memory;
+    qy_memory_read(&memory);
+    return memory.usable / 2;
+}
 
 enum qy_status qyi_dense_open(struct qy_device *dev, struct qy_error *err)
 {
@@ -33,10 +43,17 @@ enum qy_status qyi_dense_open(struct qy_device *dev, struct qy_error *err)
         return QY_OK;
     }
     const enum qy_status st = library->open(dev, err);
-    if (st == QY_OK) {
-        dev->dense = library;
+    if (st != QY_OK) {
+        return st;
     }
-    return st;
+    if (dev->dense_min_m > dev->max_m) { /* no product is that large: pack nothing */
+        library->close(dev);
+        dev->caps.dense = "plain";
+        return QY_OK;
+    }
+    dev->dense = library;
+    dev->packed_left = packed_most();
+    return QY_OK;
 }
 
 void qyi_dense_close(struct qy_device *dev)

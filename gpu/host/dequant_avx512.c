@@ -24,16 +24,13 @@ static inline __m512i widen(const uint8_t *bytes)
 /* The four halves that blocks begin with, of up to BATCH blocks: scale, offset where there is one,
  * and quants that nobody reads. They go through memory because broadcasting loads are free, while
  * broadcasts of registers compete with the look-ups. Returns how many blocks were read. */
-enum { BATCH = 16, AHEAD = 4096 };
+enum { BATCH = 16 };
 static inline size_t read_scales(const uint8_t *in, size_t stride, size_t left,
                                  float scale[BATCH][4])
 {
     const size_t n = left < BATCH ? left : BATCH;
     for (size_t b = 0; b < n; b++, in += stride) {
         _mm_storeu_ps(scale[b], _mm_cvtph_ps(_mm_loadl_epi64((const __m128i *)in)));
-#ifndef NOPF
-        _mm_prefetch((const char *)in + AHEAD, _MM_HINT_T0);
-#endif
     }
     return n;
 }

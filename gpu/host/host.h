@@ -64,6 +64,7 @@ struct qy_device {
     void *dense_state;             /* of the library */
     char dense_name[32];           /* behind caps.dense */
     uint32_t dense_min_m;          /* from this m on the library is faster than streaming */
+    uint64_t packed_left;          /* bytes that packed copies may still take */
     void *scratch;                 /* of dense products; grown when a weight opens */
     size_t scratch_bytes;
 };

@@ -80,7 +80,15 @@ static enum qy_status prepare_multiply(struct qy_device *dev, struct qy_weight *
     if (qyi_scratch_reserve(dev, qyi_stream_scratch(dev, weight->n_in)) != QY_OK) {
         return qy_error_set(err, QY_ERR_NOMEM, "weight: no memory for the scratch of products");
     }
-    return dev->dense ? dev->dense->pack(dev, weight, err) : QY_OK;
+    const uint64_t most = (uint64_t)weight->n_out * weight->n_in * sizeof(float);
+    if (!dev->dense || most > dev->packed_left) {
+        return QY_OK;
+    }
+    const enum qy_status st = dev->dense->pack(dev, weight, err);
+    if (st == QY_OK) {
+        dev->packed_left -= most;
+    }
+    return st;
 }
 
 enum qy_status qy_weight_open(struct qy_device *dev, const struct qy_matrix *parts, size_t n_parts,
@@ -118,7 +126,8 @@ void qy_weight_close(struct qy_device *dev, struct qy_weight *weight)
     if (!weight) {
         return;
     }
-    if (dev->dense) {
+    if (weight->packed) {
+        dev->packed_left += (uint64_t)weight->n_out * weight->n_in * sizeof(float);
         dev->dense->unpack(dev, weight);
     }
     qy_free(&dev->rt->mem, weight->parts);

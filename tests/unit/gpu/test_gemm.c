@@ -73,13 +73,13 @@ static void check_shape(struct qy_device *dev, uint32_t n_out, uint32_t n_in, do
     free(y);
 }
 
-static void check_compute(enum qy_compute compute, double tolerance)
+/* On a machine whose best level is `level`: what that is decides when the library is used. */
+static void check_compute(enum qy_cpu_level level, enum qy_compute compute, double tolerance)
 {
     for (uint32_t n_threads = 1; n_threads <= 3; n_threads++) {
         struct qy_runtime rt;
-        struct qy_cpu cpu;
-        qy_cpu_detect(&cpu);
-        assert_true(fixture_runtime(cpu.best, n_threads, &rt));
+        assert_true(fixture_runtime(level, n_threads, &rt));
+        rt.cpu.best = level;
         struct qy_device *dev = open_device(&rt, compute);
         if (dev) {
             dev->dense_min_m = 16;
@@ -95,18 +95,26 @@ static void check_compute(enum qy_compute compute, double tolerance)
     }
 }
 
+static enum qy_cpu_level best_level(void)
+{
+    struct qy_cpu cpu;
+    qy_cpu_detect(&cpu);
+    return cpu.best;
+}
+
 /* Worst case of a chain of 96 sums, each rounded. */
 static void gemm_f32_equals_reference(void **state)
 {
     (void)state;
-    check_compute(QY_COMPUTE_F32, 96 * 0x1p-24);
+    check_compute(best_level(), QY_COMPUTE_F32, 96 * 0x1p-24);
+    check_compute(QY_CPU_PLAIN, QY_COMPUTE_F32, 96 * 0x1p-24);
 }
 
 /* Weights and activations are rounded to 8 bits: each product is off by 2^-8 at most. */
 static void gemm_bf16_equals_reference_to_bf16(void **state)
 {
     (void)state;
-    check_compute(QY_COMPUTE_BF16, 0x1p-8 + 96 * 0x1p-24);
+    check_compute(best_level(), QY_COMPUTE_BF16, 0x1p-8 + 96 * 0x1p-24);
 }
 
 static void gemm_streaming_equals_reference_at_large_m(void **state)
@@ -129,9 +137,7 @@ static void gemm_rows_and_products_of_one_weight(void **state)
 {
     (void)state;
     struct qy_runtime rt;
-    struct qy_cpu cpu;
-    qy_cpu_detect(&cpu);
-    assert_true(fixture_runtime(cpu.best, 2, &rt));
+    assert_true(fixture_runtime(best_level(), 2, &rt));
     struct qy_device *dev = open_device(&rt, QY_COMPUTE_F32);
     struct qy_matrix matrix = fixture_matrix(QY_TYPE_Q8_0, 300, 64, 5);
     float *values = fixture_values(&matrix);
@@ -166,7 +172,7 @@ static void gemm_failed_allocations_leave_nothing(void **state)
         struct fail_alloc f = {.fail_at = n};
         rt.mem = fail_alloc_make(&f);
         qy_cpu_detect(&rt.cpu);
-        rt.cpu.use = rt.cpu.best;
+        rt.cpu.use = rt.cpu.best = QY_CPU_PLAIN; /* where every library is used */
         const struct qy_device_params params = {.spec = "host", .max_m = 64};
         struct qy_device *dev = NULL;
         struct qy_weight *weight = NULL;
@@ -192,6 +198,41 @@ static void gemm_failed_allocations_leave_nothing(void **state)
     }
     assert_true(n >= 3);
     free((void *)matrix.data);
+}
+
+/* The library is there only where it can be faster: large enough m, and nothing forbids it. */
+static void gemm_library_is_used_only_where_it_gains(void **state)
+{
+    (void)state;
+    struct qy_runtime rt;
+    assert_true(fixture_runtime(best_level(), 1, &rt));
+    struct qy_device_params params = {.spec = "host", .max_m = M_MAX};
+    struct qy_device *dev = NULL;
+    assert_int_equal(qy_device_open(&rt, &params, &dev, NULL), QY_OK);
+    const int has_library = dev->dense != NULL;
+    assert_int_equal(strcmp(qy_device_caps(dev)->dense, "plain") != 0, has_library);
+    struct qy_matrix matrix = fixture_matrix(QY_TYPE_Q4_1, 96, 64, 5);
+    struct qy_weight *weight = open_weight(dev, &matrix, 1);
+    const size_t packed = (size_t)96 * 64 * sizeof(float);
+    assert_int_equal(qy_weight_bytes(weight) >= packed, has_library);
+    qy_weight_close(dev, weight);
+    dev->packed_left = packed - 1; /* a weight that memory has no room for is streamed */
+    weight = open_weight(dev, &matrix, 1);
+    assert_true(qy_weight_bytes(weight) < packed);
+    qy_weight_close(dev, weight);
+    qy_device_close(dev);
+
+    params.max_m = 4;
+    assert_int_equal(qy_device_open(&rt, &params, &dev, NULL), QY_OK);
+    assert_string_equal(qy_device_caps(dev)->dense, "plain");
+    qy_device_close(dev);
+    params.max_m = M_MAX;
+    params.deterministic = 1;
+    assert_int_equal(qy_device_open(&rt, &params, &dev, NULL), QY_OK);
+    assert_string_equal(qy_device_caps(dev)->dense, "plain");
+    qy_device_close(dev);
+    free((void *)matrix.data);
+    fixture_runtime_close(&rt);
 }
 
 static void device_bad_parameters_are_refused(void **state)
@@ -229,6 +270,7 @@ int main(void)
         cmocka_unit_test(gemm_streaming_equals_reference_at_large_m),
         cmocka_unit_test(gemm_rows_and_products_of_one_weight),
         cmocka_unit_test(gemm_failed_allocations_leave_nothing),
+        cmocka_unit_test(gemm_library_is_used_only_where_it_gains),
         cmocka_unit_test(device_bad_parameters_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
