@@ -46,6 +46,9 @@ if(NOT QY_TSAN AND QY_DENSE MATCHES "AUTO|onednn")
       REGEX "define DNNL_VERSION_(MAJOR|MINOR|PATCH) ")
     string(REGEX REPLACE "[^0-9;]" "" dnnl_VERSION "${dnnl_lines}")
     string(REPLACE ";" "." dnnl_VERSION "${dnnl_VERSION}")
+    if(dnnl_VERSION VERSION_GREATER_EQUAL 3) # another C API
+      set(QY_HAVE_ONEDNN OFF)
+    endif()
     add_library(DNNL::dnnl UNKNOWN IMPORTED)
     set_target_properties(DNNL::dnnl PROPERTIES IMPORTED_LOCATION "${QY_DNNL_LIBRARY}"
       INTERFACE_INCLUDE_DIRECTORIES "${QY_DNNL_INCLUDE}")

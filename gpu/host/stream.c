@@ -10,8 +10,11 @@
 #include "gpu/host/dense.h"
 
 enum {
-    ROW_UNIT = 8,           /* rows that a kernel takes together at m = 1 */
-    TILE_BYTES = 256 << 10, /* of a tile: half of the smallest second-level cache around */
+    ROW_UNIT = 8, /* rows that a kernel takes together at m = 1 */
+    /* Up to this m the least tile is best: it stays in the first-level cache and the activations
+     * in the second. Above, a large tile is: activations come from further away, fewer times. */
+    SMALL_M = 32,
+    TILE_BYTES = 256 << 10, /* of a large tile: half of the smallest second-level cache around */
     TILE_ROWS_MAX = 128
 };
 
@@ -89,7 +92,7 @@ static void multiply_share(void *arg, uint32_t thread, uint32_t n_threads)
     qy_team_range((weight->n_out + ROW_UNIT - 1) / ROW_UNIT, thread, n_threads, &row, &end);
     row *= ROW_UNIT;
     end = end * ROW_UNIT < weight->n_out ? end * ROW_UNIT : weight->n_out;
-    const uint32_t step = job->m > ROW_UNIT ? tile_rows(n_in) : ROW_UNIT;
+    const uint32_t step = job->m > SMALL_M ? tile_rows(n_in) : ROW_UNIT;
     while (row < end) {
         uint32_t first = (uint32_t)row;
         const struct qyi_part *part = find_part(weight, &first);
