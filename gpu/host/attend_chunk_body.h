@@ -131,9 +131,12 @@ static inline __attribute__((always_inline)) void chunk_product(const float *a, 
     }
 }
 
-/* s [n keys][lane] = K Q of one lane block; n a multiple of CHUNK_MR. */
-static void chunk_scores(const struct chunk_space *c, const float *q, uint32_t n)
+/* s [n keys][lane] = K Q of one lane block, and the largest per lane; n a multiple of CHUNK_MR. */
+static void chunk_scores(const struct chunk_space *c, const float *q, uint32_t n, vec top[CHUNK_NV])
 {
+    for (int j = 0; j < CHUNK_NV; j++) {
+        top[j] = vec_set1(-INFINITY);
+    }
     for (uint32_t t = 0; t < n; t += CHUNK_MR) {
         vec acc[CHUNK_MR][CHUNK_NV];
         for (int i = 0; i < CHUNK_MR; i++) {
@@ -144,30 +147,40 @@ static void chunk_scores(const struct chunk_space *c, const float *q, uint32_t n
         chunk_product(c->k + t * c->dp, c->dp, 1, q, c->d, acc);
         for (uint32_t i = 0; i < CHUNK_MR; i++) {
             for (uint32_t j = 0; j < CHUNK_NV; j++) {
-                vec_store(c->s + (t + i) * LANES + j * VEC_N, acc[i][j]);
+                vec_store(c->s + (t + i) * LANES + (size_t)j * VEC_N, acc[i][j]);
+                top[j] = vec_max(acc[i][j], top[j]);
             }
         }
     }
 }
 
-/* Scores become weights, keys after a lane's limit get none; keep: factor for what was summed. */
-static void chunk_softmax(const struct chunk_space *c, uint32_t block, uint32_t key, uint32_t n,
-                          int masked, vec keep[CHUNK_NV])
+/* Scores of keys after a lane's limit become -inf; top is taken anew. */
+static void chunk_mask(const struct chunk_space *c, size_t block, uint32_t key, uint32_t n,
+                       vec top[CHUNK_NV])
 {
-    for (uint32_t j = 0; j < CHUNK_NV; j++) {
-        const size_t lane = (size_t)block * LANES + j * VEC_N;
+    for (size_t j = 0; j < CHUNK_NV; j++) {
+        const vec limit =
+            vec_sub(vec_load(c->limit + block * LANES + j * VEC_N), vec_set1((float)key));
         float *s = c->s + j * VEC_N;
-        const vec limit = vec_sub(vec_load(c->limit + lane), vec_set1((float)key));
-        const vec before = vec_load(c->m + lane);
-        vec max = before;
+        top[j] = vec_set1(-INFINITY);
         for (uint32_t t = 0; t < n; t++) {
-            vec x = vec_load(s + t * LANES);
-            if (masked) {
-                x = vec_select_ge(limit, vec_set1((float)t), x, vec_set1(-INFINITY));
-                vec_store(s + t * LANES, x);
-            }
-            max = vec_max(x, max);
+            const vec x = vec_select_ge(limit, vec_set1((float)t), vec_load(s + t * LANES),
+                                        vec_set1(-INFINITY));
+            vec_store(s + t * LANES, x);
+            top[j] = vec_max(x, top[j]);
         }
+    }
+}
+
+/* Scores become weights; keep: the factor for what was summed before. */
+static void chunk_softmax(const struct chunk_space *c, size_t block, uint32_t n,
+                          const vec top[CHUNK_NV], vec keep[CHUNK_NV])
+{
+    for (size_t j = 0; j < CHUNK_NV; j++) {
+        const size_t lane = block * LANES + j * VEC_N;
+        float *s = c->s + j * VEC_N;
+        const vec before = vec_load(c->m + lane);
+        const vec max = vec_max(top[j], before);
         const vec base = vec_select_ge(max, vec_set1(-FLT_MAX), max, vec_set1(0.0F));
         vec sum = vec_set1(0.0F);
         for (uint32_t t = 0; t < n; t++) {
@@ -228,12 +241,16 @@ static void chunk_attend(const struct qyi_chunk *chunk)
         for (uint32_t b = 0; b < c.n_blocks; b++) {
             const float *limit = c.limit + (size_t)b * LANES;
             const float last = (float)(key + padded - 1);
+            vec top[CHUNK_NV];
             vec keep[CHUNK_NV];
             if ((float)key > limit[LANES - 1]) {
                 continue;
             }
-            chunk_scores(&c, c.q + b * c.dp * LANES, padded);
-            chunk_softmax(&c, b, key, padded, last > limit[0], keep);
+            chunk_scores(&c, c.q + b * c.dp * LANES, padded, top);
+            if (last > limit[0]) {
+                chunk_mask(&c, b, key, padded, top);
+            }
+            chunk_softmax(&c, b, padded, top, keep);
             chunk_mix(&c, c.o + b * c.dp * LANES, padded, keep);
         }
     }
