@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is installed can be used: DESTDIR install, moved elsewhere, then examples/consumer built
 against it through find_package and through pkg-config, and run. The SONAME is read back.
-usage: consumer.py SOURCE BUILD CMAKE CC [SANITIZER_FLAG]
+usage: consumer.py SOURCE BUILD CMAKE GENERATOR CC [SANITIZER_FLAG]
 """
 import os
 import pathlib
@@ -20,8 +20,8 @@ def run(*command, **env):
 
 
 def main():
-    source, build, cmake, cc = sys.argv[1:5]
-    sanitizer = "".join(sys.argv[5:])
+    source, build, cmake, generator, cc = sys.argv[1:6]
+    sanitizer = "".join(sys.argv[6:])
     with tempfile.TemporaryDirectory() as tmp:
         tmp = pathlib.Path(tmp)
         run(cmake, "--install", build, "--prefix", "/opt/somewhere", DESTDIR=str(tmp / "stage"))
@@ -36,7 +36,8 @@ def main():
             if header.relative_to(prefix).parts[:2] != ("include", "quarry"):
                 sys.exit(f"installed outside include/quarry: {header}")
 
-        run(cmake, "-S", f"{source}/examples/consumer", "-B", tmp / "c", f"-DCMAKE_PREFIX_PATH={prefix}",
+        run(cmake, "-G", generator, "-S", f"{source}/examples/consumer", "-B", tmp / "c",
+            f"-DCMAKE_PREFIX_PATH={prefix}",
             f"-DCMAKE_C_COMPILER={cc}", f"-DCMAKE_C_FLAGS={sanitizer}")
         run(cmake, "--build", tmp / "c")
         print("find_package:", run(tmp / "c/consumer").strip())
