@@ -133,10 +133,10 @@ static void report_libraries(struct doctor *d)
 
 static void report_device(struct doctor *d, struct qyi_app *app)
 {
+    /* Room for large products: with less, the device leaves its library out. */
     const struct qy_device_params params = {.spec = app->program.device,
                                             .compute = (enum qy_compute)app->program.compute,
-                                            .max_m =
-                                                512}; /* a library serves large products only */
+                                            .max_m = 512};
     struct qy_device *dev = NULL;
     struct qy_error err = {0};
     char text[160];
