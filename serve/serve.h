@@ -11,8 +11,7 @@
 
 #include "model/model.h"
 
-/* ---- options ----------------------------------------------------------------------------------
- */
+/* ---- options ------------------------------------------------------------------------------------- */
 
 enum qyi_command {
     QYI_GENERATE = 1,
@@ -65,8 +64,7 @@ const struct qyi_command_info *qyi_command_info(enum qyi_command command);
 QY_MUST enum qy_status qyi_args_parse(int argc, char **argv, struct qyi_args *args,
                                       struct qy_error *err);
 
-/* ---- settings of the program -------------------------------------------------------------------
- */
+/* ---- settings of the program --------------------------------------------------------------------- */
 
 struct qyi_settings {
     char model[QY_SETTING_TEXT_BYTES];
@@ -80,8 +78,7 @@ struct qyi_settings {
 extern const struct qy_setting qyi_setting_rows[];
 extern const size_t qyi_setting_count;
 
-/* ---- application
- * --------------------------------------------------------------------------------- */
+/* ---- application --------------------------------------------------------------------------------- */
 
 struct qyi_app {
     const struct qyi_args *args;
@@ -105,8 +102,7 @@ int qyi_interrupted(void);
 void qyi_interrupt_clear(void);
 void qyi_interrupt_install(void);
 
-/* ---- engine
- * ---------------------------------------------------------------------------------------- */
+/* ---- engine -------------------------------------------------------------------------------------- */
 
 struct qyi_engine {
     struct qyi_app *app;
@@ -144,8 +140,7 @@ QY_MUST enum qy_status qyi_engine_prefill(struct qyi_engine *engine, struct qy_s
                                           struct qyi_progress *progress, size_t *done,
                                           struct qy_error *err);
 
-/* ---- small helpers
- * ------------------------------------------------------------------------------- */
+/* ---- small helpers ------------------------------------------------------------------------------- */
 
 /* All bytes of a file ("-" is stdin); *data returned, NUL-terminated, freed with free. */
 QY_MUST enum qy_status qyi_read_file(const char *path, char **data, size_t *bytes,
@@ -229,8 +224,7 @@ QY_MUST enum qy_status qyi_prompt_prefill(struct qyi_engine *engine, struct qy_s
                                           const struct qyi_prompt *prompt, uint64_t *ns,
                                           struct qy_error *err);
 
-/* ---- commands: each returns the exit code
- * -------------------------------------------------------- */
+/* ---- commands: each returns the exit code -------------------------------------------------------- */
 
 int qyi_cmd_generate(struct qyi_app *app);
 int qyi_cmd_tokenize(struct qyi_app *app);
