@@ -179,6 +179,7 @@ static enum qy_status run(struct decode *d, struct qy_error *err)
         const double step_ms = (double)qyi_bench_median(d->samples, d->report.n_steps) * 1e-6;
         const double ceiling = qyi_bench_memcpy_gbps(app->rt.team);
         d->report.prompt_tokens = args->file != NULL ? args->context : 0;
+        d->report.prefill_tokens = d->report.prompt_tokens;
         d->report.prefill_ns = d->prefill_ns;
         d->report.new_tokens = d->report.n_steps * args->batch;
         d->report.decode_ns = (uint64_t)(step_ms * 1e6) * d->report.n_steps;

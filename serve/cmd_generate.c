@@ -58,7 +58,7 @@ static enum qy_status answer_once(struct qyi_engine *engine, const struct qyi_pr
     const struct qyi_args *args = engine->app->args;
     struct qy_sequence *seq = NULL;
     struct qyi_answer answer = {0};
-    struct qyi_report report = {.prompt_tokens = prompt->n};
+    struct qyi_report report = {.prompt_tokens = prompt->n, .prefill_tokens = prompt->n - 1};
     enum qy_status st = qy_sequence_open(engine->cache, &seq, err);
     if (st == QY_OK) {
         st = qyi_answer_open(&answer, args->n, args->json ? NULL : stdout, err);

@@ -86,7 +86,7 @@ enum qy_status qyi_compare(struct qyi_engine *engine, const struct qyi_prompt *p
 {
     struct qy_sequence *first = NULL, *second = NULL;
     struct qyi_answer dense = {0}, sparse = {0};
-    struct qyi_report report = {.prompt_tokens = prompt->n};
+    struct qyi_report report = {.prompt_tokens = prompt->n, .prefill_tokens = prompt->n - 1};
     enum qy_status st = qy_sequence_open(engine->cache, &first, err);
     if (st == QY_OK) {
         st = qy_sequence_open(engine->cache, &second, err);

@@ -183,8 +183,6 @@ static enum qy_status take_option(struct qyi_args *args, const struct qyi_option
         return QY_OK;
     }
     if (strlen(option->value) == 1) { /* N, M, S, K, B: a count */
-        args->n_given |= option->offset == AT(n);
-        args->count_given |= option->offset == AT(count);
         return parse_count(word, value, member, err);
     }
     *(const char **)member = value;

@@ -47,8 +47,10 @@ void qyi_report_print(const struct qyi_engine *engine, const struct qyi_report *
     char a[32], b[32], d[32], e[32];
     fprintf(out, "  tokens        %llu read, %llu generated\n",
             (unsigned long long)report->prompt_tokens, (unsigned long long)report->new_tokens);
+    fprintf(out, "  load          %.1f s to read the file and pack its weights\n",
+            (double)engine->load_ns * 1e-9);
     fprintf(out, "  speed         prefill %.0f tokens/s, decode %.1f tokens/s\n",
-            per_second(report->prompt_tokens, report->prefill_ns),
+            per_second(report->prefill_tokens, report->prefill_ns),
             per_second(report->new_tokens, report->decode_ns));
     fprintf(out, "  KV            %s on the host, %s on the device, %s index (%s reserved)\n",
             qy_format_size(c->host_bytes, a, sizeof a),
@@ -82,7 +84,7 @@ void qyi_report_json(const struct qyi_report *report, cJSON *object)
     cJSON_AddNumberToObject(object, "read_bytes", (double)c->read_bytes);
     cJSON_AddNumberToObject(object, "dense_read_bytes", (double)c->dense_read_bytes);
     cJSON_AddNumberToObject(object, "prefill_tps",
-                            per_second(report->prompt_tokens, report->prefill_ns));
+                            per_second(report->prefill_tokens, report->prefill_ns));
     cJSON_AddNumberToObject(object, "decode_tps",
                             per_second(report->new_tokens, report->decode_ns));
     cJSON *stages = cJSON_AddObjectToObject(object, "stages_ms");

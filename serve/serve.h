@@ -34,7 +34,6 @@ struct qyi_args {
     int chat, interactive, json, compare, special, man;
     const char *completion;
     uint64_t n, ctx, prompt_tokens, count, start, from, batch, context, steps;
-    int n_given, count_given;
     const char *sets[QYI_MAX_SETS];  /* "section.name=value"  */
     const char *flags[QYI_MAX_SETS]; /* the flag it came from */
     char storage[QYI_MAX_SETS][320]; /* settings that flags were turned into */
@@ -166,7 +165,9 @@ int qyi_print_json(cJSON *object);
 
 /* What a run took and used: shared by generate and bench. */
 struct qyi_report {
-    uint64_t prompt_tokens, new_tokens, prefill_ns, decode_ns, n_steps;
+    uint64_t prompt_tokens;  /* read in all                                               */
+    uint64_t prefill_tokens; /* of these, before the first step of decode                  */
+    uint64_t new_tokens, prefill_ns, decode_ns, n_steps;
     uint64_t stage_ns[QY_MODEL_STAGE_COUNT];
     struct qy_cache_stats cache;
 };

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -213,6 +214,14 @@ class Errors(Case):
         self.assertNotEqual(mamba, data)
         self.refused(1, r"'mamba'.*llama, qwen2, qwen3", "generate", "-p", "x", "-m",
                      write("mamba.gguf", mamba))
+
+    def test_weights_that_are_not_finite_are_one_clear_error(self):
+        with open(tiny(), "rb") as f:
+            data = f.read()
+        nan = struct.pack("<f", float("nan"))
+        half = len(data) // 2 // 4 * 4  # in the middle of the tensors
+        spoilt = write("nan.gguf", data[:half] + nan * ((len(data) - half) // 4))
+        self.refused(1, r"not finite|not a number", "generate", "-p", TEXT, "-n", "3", "-m", spoilt)
 
     def test_texts_that_cannot_be_read(self):
         self.refused(1, r"file '/nothere'", "generate", "-m", tiny(), "-f", "/nothere")
