@@ -47,6 +47,15 @@ extern const struct qyi_dense qyi_dense_openblas; /* when the build has OpenBLAS
 QY_MUST enum qy_status qyi_dense_open(struct qy_device *dev, struct qy_error *err);
 void qyi_dense_close(struct qy_device *dev);
 
+/* The output rows of a thread: begin <= row < end, begin at a multiple of unit. */
+static inline void qyi_weight_share(const struct qy_weight *weight, uint32_t unit, uint32_t thread,
+                                    uint32_t n_threads, size_t *begin, size_t *end)
+{
+    qy_team_range((weight->n_out + unit - 1) / unit, thread, n_threads, begin, end);
+    *begin *= unit;
+    *end = *end * unit < weight->n_out ? *end * unit : weight->n_out;
+}
+
 /* Our kernels on the file's blocks; any m. [noalloc] */
 void qyi_stream_multiply(struct qy_device *dev, const struct qy_weight *weight, const float *x,
                          uint32_t m, float *y);

@@ -44,20 +44,12 @@ static void openblas_close(struct qy_device *dev)
     (void)dev;
 }
 
-static void share_of(const struct qy_weight *weight, uint32_t thread, uint32_t n_threads,
-                     size_t *begin, size_t *end)
-{
-    qy_team_range((weight->n_out + ROW_UNIT - 1) / ROW_UNIT, thread, n_threads, begin, end);
-    *begin *= ROW_UNIT;
-    *end = *end * ROW_UNIT < weight->n_out ? *end * ROW_UNIT : weight->n_out;
-}
-
 static void pack_share(void *arg, uint32_t thread, uint32_t n_threads)
 {
     const struct qy_weight *weight = arg;
     size_t begin;
     size_t end;
-    share_of(weight, thread, n_threads, &begin, &end);
+    qyi_weight_share(weight, ROW_UNIT, thread, n_threads, &begin, &end);
     if (begin < end) {
         qyi_weight_dequantize(weight, (uint32_t)begin, (uint32_t)end,
                               (float *)weight->packed + begin * weight->n_in);
@@ -101,7 +93,7 @@ static void multiply_share(void *arg, uint32_t thread, uint32_t n_threads)
     const blasint k = (blasint)weight->n_in;
     size_t begin;
     size_t end;
-    share_of(weight, thread, n_threads, &begin, &end);
+    qyi_weight_share(weight, ROW_UNIT, thread, n_threads, &begin, &end);
     if (begin < end) {
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)job->m,
                     (blasint)(end - begin), k, 1, job->x, k,

@@ -89,9 +89,7 @@ static void multiply_share(void *arg, uint32_t thread, uint32_t n_threads)
     float *tile = (float *)((uint8_t *)job->dev->scratch + thread * tile_bytes(n_in));
     size_t row;
     size_t end;
-    qy_team_range((weight->n_out + ROW_UNIT - 1) / ROW_UNIT, thread, n_threads, &row, &end);
-    row *= ROW_UNIT;
-    end = end * ROW_UNIT < weight->n_out ? end * ROW_UNIT : weight->n_out;
+    qyi_weight_share(weight, ROW_UNIT, thread, n_threads, &row, &end);
     const uint32_t step = job->m > SMALL_M ? tile_rows(n_in) : ROW_UNIT;
     while (row < end) {
         uint32_t first = (uint32_t)row;

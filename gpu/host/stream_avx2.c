@@ -7,6 +7,7 @@
 #include <immintrin.h>
 
 #include "gpu/host/kernels.h"
+#include "gpu/host/stream_bands.h"
 
 /* Sums of the lanes of a, b, c, d. */
 static inline __m128 fold4(__m256 a, __m256 b, __m256 c, __m256 d)
@@ -86,14 +87,6 @@ static inline __attribute__((always_inline)) void tile(const int R, const int M,
     }
 }
 
-#define DEFINE_BAND(R, M)                                                                          \
-    static void band_##M(const float *w, uint32_t rows, uint32_t n_in, const float *x, float *y,   \
-                         size_t ldy)                                                               \
-    {                                                                                              \
-        for (uint32_t r = 0; r < rows; r += R) {                                                   \
-            tile(R, M, w + (size_t)r * n_in, rows - r < R ? rows - r : R, n_in, x, y + r, ldy);    \
-        }                                                                                          \
-    }
 DEFINE_BAND(8, 1)
 DEFINE_BAND(4, 2)
 DEFINE_BAND(4, 3)
@@ -101,14 +94,7 @@ DEFINE_BAND(4, 3)
 void qyi_multiply_avx2(const float *w, uint32_t rows, uint32_t n_in, const float *x, uint32_t m,
                        float *y, size_t ldy)
 {
-    static void (*const band[])(const float *, uint32_t, uint32_t, const float *, float *,
-                                size_t) = {band_1, band_2, band_3};
-    for (uint32_t left = (m + 2) / 3; left > 0; left--) {
-        const uint32_t height = m / left;
-        band[height - 1](w, rows, n_in, x, y, ldy);
-        x += (size_t)height * n_in;
-        y += (size_t)height * ldy;
-        m -= height;
-    }
+    static const band_fn band[] = {band_1, band_2, band_3};
+    multiply_bands(band, 3, w, rows, n_in, x, m, y, ldy);
 }
 #endif

@@ -10,6 +10,7 @@
 #include <immintrin.h>
 
 #include "gpu/host/kernels.h"
+#include "gpu/host/stream_bands.h"
 
 /* Sums of the lanes of a, b, c, d. */
 static inline __m128 fold4(__m512 a, __m512 b, __m512 c, __m512 d)
@@ -81,14 +82,6 @@ static inline __attribute__((always_inline)) void tile(const int R, const int M,
     }
 }
 
-#define DEFINE_BAND(R, M)                                                                          \
-    static void band_##M(const float *w, uint32_t rows, uint32_t n_in, const float *x, float *y,   \
-                         size_t ldy)                                                               \
-    {                                                                                              \
-        for (uint32_t r = 0; r < rows; r += R) {                                                   \
-            tile(R, M, w + (size_t)r * n_in, rows - r < R ? rows - r : R, n_in, x, y + r, ldy);    \
-        }                                                                                          \
-    }
 DEFINE_BAND(8, 1)
 DEFINE_BAND(8, 2)
 DEFINE_BAND(4, 3)
@@ -99,15 +92,7 @@ DEFINE_BAND(4, 6)
 void qyi_multiply_avx512(const float *w, uint32_t rows, uint32_t n_in, const float *x, uint32_t m,
                          float *y, size_t ldy)
 {
-    static void (*const band[])(const float *, uint32_t, uint32_t, const float *, float *,
-                                size_t) = {band_1, band_2, band_3, band_4, band_5, band_6};
-    /* Bands of nearly equal height: 8 rows are 4 + 4, not 6 + 2. */
-    for (uint32_t left = (m + 5) / 6; left > 0; left--) {
-        const uint32_t height = m / left;
-        band[height - 1](w, rows, n_in, x, y, ldy);
-        x += (size_t)height * n_in;
-        y += (size_t)height * ldy;
-        m -= height;
-    }
+    static const band_fn band[] = {band_1, band_2, band_3, band_4, band_5, band_6};
+    multiply_bands(band, 6, w, rows, n_in, x, m, y, ldy);
 }
 #endif
