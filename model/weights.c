@@ -9,11 +9,13 @@
 #include <stdio.h>
 #include <string.h>
 
+/* The last N_QK_NORM only where the architecture norms the heads of q and k. */
+enum { N_QK_NORM = 2 };
 static const char *const layer_parts[] = {
-    "attn_norm.weight",   "ffn_norm.weight",  "attn_q.weight",      "attn_k.weight",
-    "attn_v.weight",      "attn_q.bias",      "attn_k.bias",        "attn_v.bias",
-    "attn_output.weight", "attn_output.bias", "attn_q_norm.weight", "attn_k_norm.weight",
-    "ffn_gate.weight",    "ffn_up.weight",    "ffn_down.weight"};
+    "attn_norm.weight", "ffn_norm.weight",    "attn_q.weight",     "attn_k.weight",
+    "attn_v.weight",    "attn_q.bias",        "attn_k.bias",       "attn_v.bias",
+    "ffn_gate.weight",  "ffn_up.weight",      "ffn_down.weight",   "attn_output.weight",
+    "attn_output.bias", "attn_q_norm.weight", "attn_k_norm.weight"};
 
 static int is_known(const struct qy_model *model, struct qy_text name)
 {
@@ -36,11 +38,10 @@ static int is_known(const struct qy_model *model, struct qy_text name)
         layer >= model->info.n_layers) {
         return 0;
     }
-    for (size_t i = 0; i < sizeof layer_parts / sizeof layer_parts[0]; i++) {
+    const size_t n = sizeof layer_parts / sizeof layer_parts[0];
+    for (size_t i = 0; i < (model->arch->qk_norm ? n : n - N_QK_NORM); i++) {
         if (strcmp(text + used, layer_parts[i]) == 0) {
-            const int is_qk_norm = strstr(text, "_norm.weight") != NULL && text[used] == 'a' &&
-                                   strcmp(text + used, "attn_norm.weight") != 0;
-            return !is_qk_norm || model->arch->qk_norm;
+            return 1;
         }
     }
     return 0;
