@@ -52,7 +52,6 @@ static enum qy_status show(struct qyi_answer *answer, const char *bytes, size_t 
     answer->text[answer->text_bytes] = '\0';
     if (answer->stream != NULL && got > 0 &&
         (fwrite(out, 1, got, answer->stream) != got || fflush(answer->stream) != 0)) {
-        answer->write_failed = 1;
         return qy_error_set(err, QY_ERR_NOT_FOUND, "stdout: writing failed; is the reader gone?");
     }
     return QY_OK;

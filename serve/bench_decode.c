@@ -30,13 +30,9 @@ static enum qy_status fill_first(struct decode *d, struct qy_error *err)
         return st == QY_OK ? QY_OK
                            : qy_error_set(err, QY_ERR_NOMEM, "cache: no room for --context");
     }
-    char *text = NULL;
-    size_t bytes = 0, n = 0, done = 0;
+    size_t n = 0, done = 0;
     int32_t *ids = NULL;
-    enum qy_status st = qyi_read_file(args->file, &text, &bytes, err);
-    if (st == QY_OK) {
-        st = qy_tokenizer_encode(engine->tokenizer, text, bytes, QY_ENCODE_BOS, &ids, &n, err);
-    }
+    enum qy_status st = qyi_read_ids(engine, args->file, &ids, &n, err);
     if (st == QY_OK && n < args->context) {
         st = qy_error_set(err, QY_ERR_CONFIG, "file '%s': has %zu tokens, --context asks for %llu",
                           args->file, n, (unsigned long long)args->context);
@@ -47,7 +43,6 @@ static enum qy_status fill_first(struct decode *d, struct qy_error *err)
         d->prefill_ns = qy_clock_ns() - begin;
     }
     qy_free(&engine->app->rt.mem, ids);
-    free(text);
     return st;
 }
 

@@ -46,22 +46,9 @@ static int32_t top(const float *logits, uint32_t n)
     return (int32_t)best;
 }
 
-static double log_sum_exp(const float *logits, uint32_t n)
+/* KL(dense || policy) in nats; a and b are the log-sum-exps of the two rows. */
+static double divergence(const float *dense, double a, const float *policy, double b, uint32_t n)
 {
-    double max = logits[0], sum = 0;
-    for (uint32_t i = 1; i < n; i++) {
-        max = logits[i] > max ? logits[i] : max;
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        sum += exp(logits[i] - max);
-    }
-    return max + log(sum);
-}
-
-/* KL(dense || policy) in nats. */
-static double divergence(const float *dense, const float *policy, uint32_t n)
-{
-    const double a = log_sum_exp(dense, n), b = log_sum_exp(policy, n);
     double kl = 0;
     for (uint32_t i = 0; i < n; i++) {
         const double lp = dense[i] - a;
@@ -122,7 +109,8 @@ static void book(struct eval *eval, size_t position, uint64_t place)
         eval->sums.n++;
         eval->sums.dense_nll -= a;
         eval->sums.nll -= b;
-        eval->sums.kl += divergence(dense, policy, n_vocab);
+        /* ln p = logit - log-sum-exp */
+        eval->sums.kl += divergence(dense, dense[id] - a, policy, policy[id] - b, n_vocab);
         eval->sums.same_top += top(dense, n_vocab) == top(policy, n_vocab);
     }
 }
@@ -172,8 +160,7 @@ static void print_result(struct eval *eval)
     const double n = s->n > 0 ? (double)s->n : 1;
     struct qy_cache_stats stats;
     qy_cache_stats(eval->engine.cache, &stats);
-    const double attended =
-        stats.total_rows > 0 ? (double)stats.attended_rows / (double)stats.total_rows : 1.0;
+    const double attended = qyi_attended(&stats);
     const char *policy = eval->engine.app->args->count == 0 ? "dense" : eval->engine.policy->name;
     if (eval->engine.app->args->json) {
         cJSON *object = cJSON_CreateObject();
@@ -201,15 +188,7 @@ static void print_result(struct eval *eval)
 static enum qy_status read_ids(struct eval *eval, struct qy_error *err)
 {
     const struct qyi_args *args = eval->engine.app->args;
-    char *text = NULL;
-    size_t bytes = 0;
-    enum qy_status st = qyi_read_file(args->file, &text, &bytes, err);
-    if (st == QY_OK) {
-        st = qy_tokenizer_encode(eval->engine.tokenizer, text, bytes,
-                                 QY_ENCODE_BOS | (args->special ? (unsigned)QY_ENCODE_SPECIAL : 0),
-                                 &eval->ids, &eval->n_ids, err);
-    }
-    free(text);
+    enum qy_status st = qyi_read_ids(&eval->engine, args->file, &eval->ids, &eval->n_ids, err);
     const uint64_t need = args->start + args->ctx + (args->count > 0 ? args->count + 1 : 0);
     if (st == QY_OK && need > eval->n_ids) {
         st = qy_error_set(err, QY_ERR_CONFIG,

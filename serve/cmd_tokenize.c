@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* quarry tokenize: text to token ids. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "serve/serve.h"
@@ -35,20 +34,11 @@ int qyi_cmd_tokenize(struct qyi_app *app)
     if (qyi_engine_open_file(app, &engine, &err) != QY_OK) {
         return qyi_fail(&err);
     }
-    char *text = NULL;
-    size_t bytes = 0, n = 0;
+    size_t n = 0;
     int32_t *ids = NULL;
-    enum qy_status st = QY_OK;
-    if (args->file != NULL) {
-        st = qyi_read_file(args->file, &text, &bytes, &err);
-    } else {
-        bytes = strlen(args->prompt);
-    }
-    if (st == QY_OK) {
-        st = qy_tokenizer_encode(engine.tokenizer, text != NULL ? text : args->prompt, bytes,
-                                 QY_ENCODE_BOS | (args->special ? (unsigned)QY_ENCODE_SPECIAL : 0),
-                                 &ids, &n, &err);
-    }
+    const enum qy_status st = args->file != NULL ? qyi_read_ids(&engine, args->file, &ids, &n, &err)
+                                                 : qyi_encode(&engine, args->prompt,
+                                                              strlen(args->prompt), &ids, &n, &err);
     int code = 1;
     if (st == QY_OK) {
         if (args->prompt_tokens > 0 && n > args->prompt_tokens) {
@@ -59,7 +49,6 @@ int qyi_cmd_tokenize(struct qyi_app *app)
         code = qyi_fail(&err);
     }
     qy_free(&app->rt.mem, ids);
-    free(text);
     qyi_engine_close(&engine);
     return code;
 }

@@ -17,11 +17,6 @@ static size_t same_prefix(const struct qyi_answer *a, const struct qyi_answer *b
     return n;
 }
 
-static double rate(const struct qyi_answer *answer)
-{
-    return answer->ns > 0 ? (double)answer->n / ((double)answer->ns * 1e-9) : 0;
-}
-
 static void print_text(struct qyi_engine *engine, const struct qyi_answer *dense,
                        const struct qyi_answer *sparse, struct qyi_report *report)
 {
@@ -29,15 +24,14 @@ static void print_text(struct qyi_engine *engine, const struct qyi_answer *dense
     snprintf(title, sizeof title, "policy %s, budget %s", engine->policy->name,
              engine->app->retrieval.budget);
     qyi_print_columns(stdout, "dense", dense->text, title, sparse->text);
-    const double attended = report->cache.total_rows > 0 ? (double)report->cache.attended_rows /
-                                                               (double)report->cache.total_rows
-                                                         : 1.0;
     printf("\n%-22s %14s %14s\n", "", "dense", engine->policy->name);
-    printf("%-22s %13.1f%% %13.1f%%\n", "tokens attended", 100.0, 100.0 * attended);
+    printf("%-22s %13.1f%% %13.1f%%\n", "tokens attended", 100.0,
+           100.0 * qyi_attended(&report->cache));
     printf("%-22s %14s ", "KV bytes read",
            qy_format_size(report->cache.dense_read_bytes, text, sizeof text));
     printf("%14s\n", qy_format_size(report->cache.read_bytes, text, sizeof text));
-    printf("%-22s %14.1f %14.1f\n", "decode tokens/s", rate(dense), rate(sparse));
+    printf("%-22s %14.1f %14.1f\n", "decode tokens/s", qyi_per_second(dense->n, dense->ns),
+           qyi_per_second(sparse->n, sparse->ns));
     const size_t same = same_prefix(dense, sparse);
     if (same == dense->n && same == sparse->n) {
         printf("the answers are the same, all %zu tokens\n", same);
@@ -62,7 +56,7 @@ static int print_json(struct qyi_engine *engine, const struct qyi_answer *dense,
     cJSON *object = cJSON_CreateObject();
     cJSON *a = cJSON_AddObjectToObject(object, "dense");
     qyi_answer_json(dense, a);
-    cJSON_AddNumberToObject(a, "decode_tps", rate(dense));
+    cJSON_AddNumberToObject(a, "decode_tps", qyi_per_second(dense->n, dense->ns));
     qyi_answer_json(sparse, object);
     qyi_report_json(report, object);
     cJSON_AddStringToObject(object, "policy", engine->policy->name);

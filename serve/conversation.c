@@ -66,7 +66,7 @@ static enum qy_status turn(struct talk *talk, const char *line, size_t bytes, st
     const uint32_t have = qy_sequence_tokens(talk->seq);
     struct qyi_prompt prompt = {0};
     struct qyi_answer answer = {0};
-    struct qyi_report report = {0};
+    uint64_t prefill_ns = 0;
     enum qy_status st = turn_ids(talk, line, bytes, &prompt, err);
     const uint64_t room = engine->max_tokens;
     if (st == QY_OK && have + prompt.n + 1 > room) {
@@ -79,7 +79,7 @@ static enum qy_status turn(struct talk *talk, const char *line, size_t bytes, st
     uint64_t n = engine->app->args->n;
     if (st == QY_OK) {
         n = n < room - have - prompt.n ? n : room - have - prompt.n;
-        st = qyi_prompt_prefill(engine, talk->seq, &prompt, &report.prefill_ns, err);
+        st = qyi_prompt_prefill(engine, talk->seq, &prompt, &prefill_ns, err);
     }
     if (st == QY_OK && !qyi_interrupted()) {
         st = qyi_answer_open(&answer, n, stdout, err);
@@ -98,7 +98,7 @@ static enum qy_status turn(struct talk *talk, const char *line, size_t bytes, st
         printf("\n");
         fflush(stdout);
         fprintf(stderr, "[%u tokens kept, %.1f tokens/s]\n", qy_sequence_tokens(talk->seq),
-                answer.ns > 0 ? (double)answer.n / ((double)answer.ns * 1e-9) : 0.0);
+                qyi_per_second(answer.n, answer.ns));
     }
     qyi_answer_close(&answer);
     qy_free(&engine->app->rt.mem, prompt.ids);
@@ -147,12 +147,11 @@ enum qy_status qyi_conversation(struct qyi_engine *engine, struct qy_error *err)
     }
     if (st == QY_OK) {
         st = converse(&talk, err);
-        struct qyi_report report = {.prompt_tokens = qy_sequence_tokens(talk.seq)};
-        qyi_report_read(engine, &report);
+        struct qy_cache_stats stats;
+        qy_cache_stats(engine->cache, &stats);
         char size[32];
         fprintf(stderr, "\nsummary: %u tokens in the context, %s of KV\n",
-                qy_sequence_tokens(talk.seq),
-                qy_format_size(report.cache.host_bytes, size, sizeof size));
+                qy_sequence_tokens(talk.seq), qy_format_size(stats.host_bytes, size, sizeof size));
     }
     free(talk.file);
     qy_sequence_close(talk.seq);

@@ -6,6 +6,27 @@
 
 #include "serve/serve.h"
 
+enum qy_status qyi_encode(const struct qyi_engine *engine, const char *text, size_t bytes,
+                          int32_t **ids, size_t *n, struct qy_error *err)
+{
+    const unsigned special = engine->app->args->special ? QY_ENCODE_SPECIAL : 0;
+    return qy_tokenizer_encode(engine->tokenizer, text, bytes, QY_ENCODE_BOS | special, ids, n,
+                               err);
+}
+
+enum qy_status qyi_read_ids(const struct qyi_engine *engine, const char *path, int32_t **ids,
+                            size_t *n, struct qy_error *err)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    enum qy_status st = qyi_read_file(path, &text, &bytes, err);
+    if (st == QY_OK) {
+        st = qyi_encode(engine, text, bytes, ids, n, err);
+    }
+    free(text);
+    return st;
+}
+
 /* Cuts text to the bytes of its first max_tokens tokens, at the end of a character. */
 static enum qy_status cut_text(const struct qyi_engine *engine, char *text, size_t *bytes,
                                size_t max_tokens, struct qy_error *err)

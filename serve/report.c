@@ -8,14 +8,14 @@ void qyi_report_read(const struct qyi_engine *engine, struct qyi_report *report)
     qy_cache_stats(engine->cache, &report->cache);
 }
 
-static double per_second(uint64_t count, uint64_t ns)
+double qyi_per_second(uint64_t count, uint64_t ns)
 {
     return ns > 0 ? (double)count / ((double)ns * 1e-9) : 0;
 }
 
-static double share(uint64_t part, uint64_t whole)
+double qyi_attended(const struct qy_cache_stats *stats)
 {
-    return whole > 0 ? (double)part / (double)whole : 1.0;
+    return stats->total_rows > 0 ? (double)stats->attended_rows / (double)stats->total_rows : 1.0;
 }
 
 static void print_stages(const struct qyi_report *report, FILE *out)
@@ -50,18 +50,17 @@ void qyi_report_print(const struct qyi_engine *engine, const struct qyi_report *
     fprintf(out, "  load          %.1f s to read the file and pack its weights\n",
             (double)engine->load_ns * 1e-9);
     fprintf(out, "  speed         prefill %.0f tokens/s, decode %.1f tokens/s\n",
-            per_second(report->prefill_tokens, report->prefill_ns),
-            per_second(report->new_tokens, report->decode_ns));
+            qyi_per_second(report->prefill_tokens, report->prefill_ns),
+            qyi_per_second(report->new_tokens, report->decode_ns));
     fprintf(out, "  KV            %s on the host, %s on the device, %s index (%s reserved)\n",
             qy_format_size(c->host_bytes, a, sizeof a),
             qy_format_size(c->device_bytes, b, sizeof b),
             qy_format_size(c->index_bytes, d, sizeof d),
             qy_format_size(c->reserved_bytes, e, sizeof e));
-    fprintf(out,
-            "  attended      %.1f %% of the rows by policy '%s'; %s read, dense would read %s\n",
-            100.0 * share(c->attended_rows, c->total_rows), engine->policy->name,
-            qy_format_size(c->read_bytes, a, sizeof a),
-            qy_format_size(c->dense_read_bytes, b, sizeof b));
+    fprintf(
+        out, "  attended      %.1f %% of the rows by policy '%s'; %s read, dense would read %s\n",
+        100.0 * qyi_attended(c), engine->policy->name, qy_format_size(c->read_bytes, a, sizeof a),
+        qy_format_size(c->dense_read_bytes, b, sizeof b));
     fprintf(out, "  memory        weights %s packed beside the file, activations %s\n",
             qy_format_size(qy_model_weight_bytes(engine->model), a, sizeof a),
             qy_format_size(qy_model_activation_bytes(engine->model), b, sizeof b));
@@ -80,13 +79,13 @@ void qyi_report_json(const struct qyi_report *report, cJSON *object)
     cJSON_AddNumberToObject(bytes, "index", (double)c->index_bytes);
     cJSON_AddNumberToObject(bytes, "remote", 0);
     cJSON_AddNumberToObject(bytes, "disk", 0);
-    cJSON_AddNumberToObject(object, "attended", share(c->attended_rows, c->total_rows));
+    cJSON_AddNumberToObject(object, "attended", qyi_attended(c));
     cJSON_AddNumberToObject(object, "read_bytes", (double)c->read_bytes);
     cJSON_AddNumberToObject(object, "dense_read_bytes", (double)c->dense_read_bytes);
     cJSON_AddNumberToObject(object, "prefill_tps",
-                            per_second(report->prefill_tokens, report->prefill_ns));
+                            qyi_per_second(report->prefill_tokens, report->prefill_ns));
     cJSON_AddNumberToObject(object, "decode_tps",
-                            per_second(report->new_tokens, report->decode_ns));
+                            qyi_per_second(report->new_tokens, report->decode_ns));
     cJSON *stages = cJSON_AddObjectToObject(object, "stages_ms");
     const double steps = report->n_steps > 0 ? (double)report->n_steps : 1;
     for (int i = 0; i < QY_MODEL_STAGE_COUNT; i++) {

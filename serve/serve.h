@@ -171,12 +171,22 @@ struct qyi_report {
     uint64_t stage_ns[QY_MODEL_STAGE_COUNT];
     struct qy_cache_stats cache;
 };
+double qyi_per_second(uint64_t count, uint64_t ns);
+/* Share of the rows that policy slices attended to. */
+double qyi_attended(const struct qy_cache_stats *stats);
 void qyi_report_read(const struct qyi_engine *engine, struct qyi_report *report);
 void qyi_report_print(const struct qyi_engine *engine, const struct qyi_report *report, FILE *out);
 void qyi_report_json(const struct qyi_report *report, cJSON *object);
 
 /* ---- prompt, answer, conversation ------------------------------------------------------------ */
 
+/* One text as ids (freed with qy_free), with BOS where the file says so; --special decides about
+ * control tokens. */
+QY_MUST enum qy_status qyi_encode(const struct qyi_engine *engine, const char *text, size_t bytes,
+                                  int32_t **ids, size_t *n, struct qy_error *err);
+/* The same of a whole file. */
+QY_MUST enum qy_status qyi_read_ids(const struct qyi_engine *engine, const char *path,
+                                    int32_t **ids, size_t *n, struct qy_error *err);
 /* Token ids of a prompt; ids freed with qy_free. */
 struct qyi_prompt {
     int32_t *ids;
@@ -202,7 +212,6 @@ struct qyi_answer {
     uint64_t ns;
     uint64_t steps;
     int ended; /* by an end token                                                      */
-    int write_failed;
     struct qy_utf8_stream utf8;
 };
 QY_MUST enum qy_status qyi_answer_open(struct qyi_answer *answer, size_t room, FILE *stream,
