@@ -17,10 +17,25 @@ const struct qy_policy_ops *qy_policy_at(size_t i)
     return i < N_BUILTIN ? builtin[i] : NULL;
 }
 
+/* Characters before the colon, or all. */
+static size_t name_bytes(const char *name)
+{
+    return strcspn(name, ":");
+}
+
+const char *qy_policy_argument(const char *name)
+{
+    const size_t n = name_bytes(name);
+
+    return name[n] == ':' ? name + n + 1 : name + n;
+}
+
 const struct qy_policy_ops *qy_policy_find(const char *name)
 {
+    const size_t n = name_bytes(name);
+
     for (size_t i = 0; i < N_BUILTIN; i++) {
-        if (strcmp(builtin[i]->name, name) == 0) {
+        if (strlen(builtin[i]->name) == n && memcmp(builtin[i]->name, name, n) == 0) {
             return builtin[i];
         }
     }
@@ -58,6 +73,11 @@ enum qy_status qy_policy_choose(const char *name, const struct qy_policy_ops **o
 
     if (!found) {
         return unknown(name, err);
+    }
+    if (!found->open && name[name_bytes(name)] == ':') {
+        return qy_error_set(err, QY_ERR_CONFIG,
+                            "policy '%.60s': '%s' takes no argument; leave out what follows it",
+                            name, found->name);
     }
     *ops = found;
     return QY_OK;

@@ -4,7 +4,11 @@
  * per step and layer for a batch of (sequence, KV head) queries and answers with token ids.
  *
  * It drives kernels through gpu/gpu.h. It never touches homes, blocks or the network: rows and
- * index bytes reach it as qy_rows.
+ * index bytes reach it as qy_rows and qy_slab.
+ *
+ * Two kinds of index. One that is a pure function of keys and a frozen codebook lives in the blocks
+ * (index_bytes), is written by append, and goes wherever the block goes. One that is learnt from
+ * the sequence itself lives in the policy's own state and is brought up to date by prepare.
  */
 #ifndef QY_RETRIEVAL_H
 #define QY_RETRIEVAL_H
@@ -31,28 +35,162 @@ QY_MUST enum qy_status qy_budget_parse(const char *text, struct qy_budget *budge
  */
 uint32_t qy_budget_tokens(const struct qy_budget *budget, uint32_t n);
 
+/* ---- codebooks ------------------------------------------------------------------------------- */
+
+/* What a policy may need that was learnt before: a quantizer per (layer, KV head). */
+enum qy_codebook_kind {
+    QY_CODEBOOK_NONE = 0,
+    QY_CODEBOOK_PQ4, /* keys after RoPE, 4-bit sub-vectors: a2ats+        */
+    QY_CODEBOOK_VQ   /* keys before RoPE, one code of up to 16 bits: a2ats */
+};
+
+struct qy_codebook_info {
+    enum qy_codebook_kind kind;
+    uint64_t model_hash; /* of the file it was learnt for            */
+    char model_name[96]; /* for messages                             */
+    uint32_t n_layers, n_kv_heads, head_dim;
+    uint32_t m, bits, n_words;
+    uint64_t seed, n_tokens; /* it was learnt from                    */
+    char metric[32];         /* how distances are weighed, for people */
+};
+
+struct qy_codebook;
+
+/* Reads a file. QY_ERR_NOT_FOUND, QY_ERR_CORRUPT (cut, damaged: checksums), QY_ERR_UNSUPPORTED (a
+ * later version). [setup] [alloc] */
+QY_MUST enum qy_status qy_codebook_open(const struct qy_allocator *mem, const char *path,
+                                        struct qy_codebook **codebook, struct qy_error *err);
+/* An empty one to fill: tables are zero. [setup] [alloc] */
+QY_MUST enum qy_status qy_codebook_new(const struct qy_allocator *mem,
+                                       const struct qy_codebook_info *info,
+                                       struct qy_codebook **codebook, struct qy_error *err);
+void qy_codebook_close(struct qy_codebook *codebook);
+const struct qy_codebook_info *qy_codebook_info(const struct qy_codebook *codebook);
+/* The tables of (layer, KV head); they live as long as the codebook. [any] [noalloc] */
+struct qy_quantizer qy_codebook_quantizer(const struct qy_codebook *codebook, uint32_t layer,
+                                          uint32_t kv_head);
+/* Sets the tables of (layer, KV head): words [m][n_words][d / m] in the space z of the metric, where
+ * z_j = the sub-vector j of (k transform) and transform is given as
+ *   scale [d] (PQ4): z = scale * k[order], order a permutation; or
+ *   root [d][d] lower triangular (VQ): z = k root, H = root root^T; NULL: z = k.
+ * QY_ERR_INVALID: not finite, or a root that cannot be inverted. */
+struct qy_codebook_words {
+    const float *words;
+    const uint16_t *order;
+    const float *scale;
+    const float *root;
+};
+QY_MUST enum qy_status qy_codebook_set(struct qy_codebook *codebook, uint32_t layer,
+                                       uint32_t kv_head, const struct qy_codebook_words *words,
+                                       struct qy_error *err);
+/* Writes the file, whole or not at all. */
+QY_MUST enum qy_status qy_codebook_save(const struct qy_codebook *codebook, const char *path,
+                                        struct qy_error *err);
+/* Is it of this kind, model and shape? QY_ERR_CONFIG names what differs. */
+QY_MUST enum qy_status qy_codebook_check(const struct qy_codebook *codebook,
+                                         const struct qy_codebook_info *want, struct qy_error *err);
+
+/* ---- policies -------------------------------------------------------------------------------- */
+
+enum qy_key_form { QY_KEYS_AFTER_ROPE = 0, QY_KEYS_BEFORE_ROPE = 1 };
+
+/* Tokens first .. first + n - 1 of one (sequence, layer, KV head), as they enter the cache. */
+struct qy_append_view {
+    const float *k; /* [n][stride] in the form that caps.append_form asks for */
+    const float *q; /* [n][stride], group * d elements each, same form         */
+    size_t stride;
+    uint32_t group, first, n;
+    uint32_t layer, kv_head, sequence;
+    struct qy_rows rows;  /* already written                         */
+    struct qy_slab index; /* of this (sequence, layer, KV head)      */
+};
+
+/* The rows of a whole sequence: those of (layer, KV head) are `slab_bytes` after those of the one
+ * before, heads innermost. */
+struct qy_sequence_view {
+    struct qy_rows rows; /* of layer 0, KV head 0 */
+    size_t slab_bytes;
+    uint32_t sequence, n_tokens;
+    uint32_t lo, hi; /* what may be chosen from in the step that follows */
+};
+
+static inline struct qy_rows qy_sequence_view_rows(const struct qy_sequence_view *view,
+                                                   uint32_t slab)
+{
+    struct qy_rows rows = view->rows;
+
+    rows.offset += slab * view->slab_bytes;
+    return rows;
+}
+
 /* One (sequence, KV head) of a layer in one step. */
 struct qy_select_item {
-    const float *q;      /* [group][d] f32, after RoPE                                      */
-    struct qy_rows rows; /* of the sequence, this layer and KV head                         */
+    const float *q;       /* [group][d] f32, after RoPE                                     */
+    struct qy_rows rows;  /* of the sequence, this layer and KV head                        */
+    struct qy_slab index; /* index bytes of the same; blocks NULL when the policy has none  */
     uint32_t group;
-    uint32_t n;      /* tokens in the cache, the new one included                       */
-    uint32_t lo, hi; /* may be chosen: lo <= id < hi (sinks before, window behind)       */
-    uint32_t k;      /* at most so many                                                */
-    uint32_t layer, kv_head, sequence; /* sequence: the slot given at sequence_open           */
-    uint32_t *ids;   /* [k] written, ascending                                          */
+    uint32_t n;      /* tokens in the cache, the new one (position n - 1) included          */
+    uint32_t lo, hi; /* may be chosen: lo <= id < hi (sinks before, window behind)          */
+    uint32_t k;      /* at most so many per KV head; per query head with caps.per_head      */
+    uint32_t layer, kv_head, sequence; /* sequence: a slot, below max_sequences             */
+    uint32_t *ids;   /* written, ascending; room for k, or group * k with caps.per_head     */
     uint32_t *n_ids; /* written                                                         */
+    /* Attention over tokens that are not in ids, as an estimate: merged by log-sum-exp with that
+     * over ids, sinks and window. NULL unless caps.partial; lse -inf (as found): none. */
+    float *part_out; /* [group][d] */
+    float *part_lse; /* [group]    */
 };
 
 struct qy_policy; /* the state of one policy: the implementation's own */
+
+/* retrieval.* ; see settings.c for what each means */
+struct qy_retrieval_settings {
+    char policy[QY_SETTING_TEXT_BYTES];
+    char budget[QY_SETTING_TEXT_BYTES]; /* auto: the policy's own */
+    int preset;                         /* enum qy_preset          */
+    char codebook[QY_SETTING_TEXT_BYTES];
+    int auto_calibrate;
+    double audit_rate;
+    int64_t dense_layers; /* -1: the preset's */
+    int64_t min_tokens;   /* below so many a step attends to all; -1: where selecting pays */
+    int first_stage;      /* enum qy_first_stage  */
+    int rerank;           /* enum qy_rerank       */
+    int pooling;          /* enum qy_pool_choice  */
+    double overfetch;     /* candidates of a rerank, times k; 0: the preset's */
+    int estimation;       /* estimation zone: 0 off, 1 on */
+    int64_t wrope_window, wrope_distance; /* a2ats, and the bands of a2ats+ */
+    int64_t quest_page;
+    int64_t pq_m, pq_bits;
+    int64_t cluster_tokens, cluster_segment, cluster_iterations;
+    double cluster_estimated; /* share of the clusters in the estimation zone */
+};
+enum qy_preset { QY_PRESET_FAITHFUL = 0, QY_PRESET_FAST = 1 };
+enum qy_first_stage {
+    QY_STAGE1_PQ4 = 0, /* frozen 4-bit product quantizer after RoPE        */
+    QY_STAGE1_BANDS,   /* a2ats's codes, scored in distance bands          */
+    QY_STAGE1_WROPE,   /* a2ats's codes, one far angle                     */
+    QY_STAGE1_KEYS,    /* every 4-bit key                                  */
+    QY_STAGE1_EXACT    /* every key: an oracle to measure later stages by  */
+};
+enum qy_rerank { QY_RERANK_AUTO = 0, QY_RERANK_OFF, QY_RERANK_KEYS4, QY_RERANK_EXACT };
+/* auto: as published, or a sum */
+enum qy_pool_choice { QY_POOLED_SUM = 0, QY_POOLED_MAX, QY_POOLED_UNION, QY_POOLED_AUTO };
+extern const struct qy_setting qy_retrieval_setting_rows[];
+extern const size_t qy_retrieval_setting_count;
 
 struct qy_policy_params {
     const struct qy_runtime *rt; /* kept                                                    */
     struct qy_device *dev;       /* kept                                                    */
     uint32_t n_layers, n_heads, n_kv_heads, head_dim;
     uint32_t max_sequences, max_tokens; /* of one sequence                                   */
-    float scale; /* of q . k                                                */
-    double mass; /* of the budget, 0 = fixed size                            */
+    uint32_t block_tokens;              /* of one index slab                                 */
+    uint32_t sinks, window;
+    struct qy_rope rope;  /* of the cache; inv_freq kept                                     */
+    float scale;          /* of q . k                                                        */
+    double mass;          /* of the budget, 0 = fixed size                                    */
+    const char *argument; /* what follows the colon of its name; ""   */
+    const struct qy_codebook *codebook;           /* kept; NULL when caps ask for none         */
+    const struct qy_retrieval_settings *settings; /* kept                                      */
 };
 
 struct qy_policy_caps {
@@ -60,6 +198,9 @@ struct qy_policy_caps {
     int select_nothing;  /* sinks and window only: select is not called                     */
     int index_shareable; /* the index is a pure function of keys and a frozen codebook       */
     int reads_all_keys;  /* select reads every key (counted in the bytes read)               */
+    int per_head;        /* the budget counts per query head: ids may be group times as many */
+    int partial;         /* select may write an estimate of what it leaves out               */
+    enum qy_key_form append_form; /* what append wants to see                                */
 };
 
 /* A policy's table. One file each; `qy_policy_find` knows the built-in ones, an integrator passes
@@ -73,13 +214,31 @@ struct qy_policy_ops {
     enum qy_status (*open)(const struct qy_policy_params *params, struct qy_policy **policy,
                            struct qy_error *err);
     void (*close)(struct qy_policy *policy);
-    /* Arena bytes that one select call of n_items over max_n tokens may take. NULL: none. */
+    /* Arena bytes that one select or append call of n_items over max_n tokens may take. NULL: none. */
     size_t (*scratch)(const struct qy_policy *policy, uint32_t n_items, uint32_t max_n);
-    /* Index bytes per token and (layer, KV head), kept inside the blocks. 0 or NULL: none. */
+    /* Index bytes of one slab: params.block_tokens tokens of one (layer, KV head), kept inside the
+     * blocks. 0 or NULL: none. */
     size_t (*index_bytes)(const struct qy_policy *policy);
     /* Chooses for all items. Required unless caps say dense or select_nothing. [owner] [noalloc] */
     enum qy_status (*select)(struct qy_policy *policy, const struct qy_select_item *items,
                              uint32_t n_items, struct qy_arena *arena);
+    /* New tokens of one layer: writes index bytes. NULL: nothing to do.         [owner] [noalloc] */
+    enum qy_status (*append)(struct qy_policy *policy, const struct qy_append_view *views,
+                             uint32_t n_views, struct qy_arena *arena);
+    /* Called before a step that will select from the sequence: brings what the policy keeps for it
+     * up to date with n_tokens (without the new one). May take long the first time.
+     * NULL: nothing is kept.                                                     [owner] [alloc] */
+    enum qy_status (*prepare)(struct qy_policy *policy, const struct qy_sequence_view *view,
+                              struct qy_error *err);
+    /* Tokens from n_tokens on are gone (cut, closed, or a slot filled anew: 0). NULL: nothing kept.
+     */
+    void (*forget)(struct qy_policy *policy, uint32_t sequence, uint32_t n_tokens);
+    /* Codebook that the settings ask for; NULL: none. Called before open.       */
+    enum qy_codebook_kind (*codebook)(const struct qy_retrieval_settings *settings);
+    /* Budget text when retrieval.budget is auto; NULL: 0.05.                    */
+    const char *(*budget)(const struct qy_retrieval_settings *settings);
+    /* First layers that attend to all when retrieval.dense_layers is auto; NULL: 0. */
+    uint32_t (*dense_layers)(const struct qy_retrieval_settings *settings);
 };
 
 /* The built-in policy of that name; NULL when there is none. [any] */
@@ -90,13 +249,30 @@ const struct qy_policy_ops *qy_policy_at(size_t i);
 QY_MUST enum qy_status qy_policy_choose(const char *name, const struct qy_policy_ops **ops,
                                         struct qy_error *err);
 
-/* retrieval.policy, retrieval.budget */
-struct qy_retrieval_settings {
-    char policy[QY_SETTING_TEXT_BYTES];
-    char budget[QY_SETTING_TEXT_BYTES];
+/* Text after the colon of a policy's name ("faiss:IVF64,Flat"), "" without one. */
+const char *qy_policy_argument(const char *name);
+
+/* ---- audit ----------------------------------------------------------------------------------- */
+
+/* How good selections were, against exact attention of the same query. */
+struct qy_audit_sums {
+    uint64_t n;    /* (sequence, layer, KV head, step) looked at        */
+    double recall; /* sum of: share of the best ids, as many as were chosen, that were chosen */
+    double mass;   /* sum of: mean over the group of the attention mass of all attended ids   */
 };
-extern const struct qy_setting qy_retrieval_setting_rows[];
-extern const size_t qy_retrieval_setting_count;
+
+/* Measures one layer's items after select: attended lists [n_items] hold sinks, chosen and window.
+ * sums += the results. Scratch as qy_audit_scratch says. [owner] [noalloc] */
+struct qy_audit_item {
+    const struct qy_select_item *select;
+    const uint32_t *ids; /* all attended ids, ascending */
+    uint32_t n_ids;
+};
+QY_MUST enum qy_status qy_audit(struct qy_device *dev, const struct qy_audit_item *items,
+                                uint32_t n_items, float scale, struct qy_arena *arena,
+                                struct qy_audit_sums *sums);
+size_t qy_audit_scratch(const struct qy_device *dev, uint32_t n_items, uint32_t group,
+                        uint32_t max_n);
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

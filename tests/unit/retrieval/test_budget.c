@@ -46,7 +46,7 @@ static void budget_refused_text_is_named_and_nothing_is_written(void **state)
                                       "p0.95:",     "p:0.1",       "p0:0.1",
                                       "p1.2:0.1",   "p0.9:0",      "p0.9:1.5",
                                       "p0.95:p0.1", "99999999999", "12345678901234567890",
-                                      "."};
+                                      ".",          "auto"};
     (void)state;
 
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
