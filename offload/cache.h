@@ -45,7 +45,7 @@ struct qyi_step {
     uint32_t n_layers_done;
     struct qyi_slice *slices;       /* [max_sequences]                  */
     uint8_t *layer_done;            /* [n_layers]                       */
-    uint32_t *positions;            /* [max_step_tokens]                */
+    int32_t *positions;             /* [max_step_tokens]                */
     float *rope_table;              /* [max_step_tokens][rope.dim]      */
     struct qy_append_item *appends; /* [max_sequences * n_kv_heads], as the next four */
     struct qy_select_item *selects;

@@ -36,7 +36,7 @@ static enum qy_status check(const struct qy_kv_shape *s, const struct qy_cache_s
 }
 
 enum qy_status qyi_layout_make(const struct qy_kv_shape *shape,
-                               const struct qy_cache_settings *settings, size_t index_token_bytes,
+                               const struct qy_cache_settings *settings, size_t index_bytes,
                                struct qyi_layout *layout, struct qy_error *err)
 {
     const enum qy_status st = check(shape, settings, err);
@@ -51,17 +51,17 @@ enum qy_status qyi_layout_make(const struct qy_kv_shape *shape,
         .block_tokens = (uint32_t)settings->block_tokens,
         .row_type = settings->row_type == QY_ROW_F32 ? QY_ROW_F32 : QY_ROW_F16,
         .n_slabs = shape->n_layers * shape->n_kv_heads,
-        .index_token_bytes = index_token_bytes,
     };
     while (((uint32_t)1 << l.shift) < l.block_tokens) {
         l.shift++;
     }
     l.row_bytes = qy_row_bytes(l.row_type, l.head_dim);
     l.slab_bytes = aligned(l.row_bytes * l.block_tokens);
-    l.index_slab_bytes = aligned(l.index_token_bytes * l.block_tokens);
+    l.index_slab_bytes = aligned(index_bytes);
     l.index_at = l.slab_bytes * l.n_slabs;
     l.footer_at = l.index_at + l.index_slab_bytes * l.n_slabs;
-    l.block_bytes = aligned(l.footer_at + sizeof(struct qyi_footer) + l.n_slabs * sizeof(uint64_t));
+    l.n_sums = l.index_slab_bytes > 0 ? 2 * l.n_slabs : l.n_slabs;
+    l.block_bytes = aligned(l.footer_at + sizeof(struct qyi_footer) + l.n_sums * sizeof(uint64_t));
     *layout = l;
     return QY_OK;
 }

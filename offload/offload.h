@@ -9,9 +9,9 @@
  *   qy_step_attend     for each layer: q, k, v in, attention out
  *   qy_step_end        lengths advance, full blocks are sealed     (or qy_step_abort)
  *
- * Layout of a block: [layer][kv_head] slabs of [token][2][d] rows, then the policy's index bytes
- * [layer][kv_head][token][index_bytes], then a footer: id, generation, chain hash of the token
- * ids, XXH3 of each slab. Sealed blocks do not change any more.
+ * Layout of a block: [layer][kv_head] slabs of [token][2][d] rows, then [layer][kv_head] slabs of
+ * the policy's index bytes, then a footer: id, generation, chain hash of the token ids, XXH3 of
+ * each slab of either kind. Sealed blocks do not change any more.
  */
 #ifndef QY_OFFLOAD_H
 #define QY_OFFLOAD_H
@@ -48,6 +48,9 @@ struct qy_cache_params {
     float scale;         /* of q . k; 0 = 1/sqrt(head_dim)                   */
     struct qy_cache_settings settings;
     const struct qy_policy_ops *policy; /* kept                                           */
+    const char *policy_argument;        /* kept; what follows the colon of its name, or NULL */
+    const struct qy_codebook *codebook; /* kept; what policy->codebook asks for           */
+    const struct qy_retrieval_settings *retrieval; /* kept; NULL: the defaults             */
     struct qy_budget budget;
     uint32_t max_sequences;   /* open at once                                    */
     uint32_t max_tokens;      /* of one sequence                                 */
@@ -80,7 +83,8 @@ QY_MUST enum qy_status qy_sequence_truncate(struct qy_sequence *seq, uint32_t n_
 /* dst (empty) becomes a copy of src, with blocks of its own. QY_AGAIN: no room.
  * QY_ERR_INVALID: dst is not empty, of another cache, or a running step names one. [owner] */
 QY_MUST enum qy_status qy_sequence_copy(struct qy_sequence *dst, const struct qy_sequence *src);
-/* Appends n tokens of random rows: for measurements of speed only. QY_AGAIN: no room.
+/* Appends n tokens of random rows, with the index of them: for measurements of speed only. QY_AGAIN:
+ * no room.
  * QY_ERR_INVALID: more than max_tokens, or a running step names it. [owner] */
 QY_MUST enum qy_status qy_sequence_fill_random(struct qy_sequence *seq, uint32_t n, uint64_t seed);
 /* Recomputes the checksums of all sealed blocks, and the chain of token ids. QY_ERR_CORRUPT names
@@ -131,13 +135,25 @@ void qy_step_abort(struct qy_cache *cache);
 
 /* ---- what happened --------------------------------------------------------------------------- */
 
-enum qy_stage { QY_STAGE_APPEND, QY_STAGE_SELECT, QY_STAGE_ATTEND, QY_STAGE_SEAL, QY_STAGE_COUNT };
+enum qy_stage {
+    QY_STAGE_APPEND,  /* rotate, write rows                              */
+    QY_STAGE_ENCODE,  /* write index bytes                               */
+    QY_STAGE_PREPARE, /* bring indexes learnt from a sequence up to date */
+    QY_STAGE_SELECT,
+    QY_STAGE_ATTEND,
+    QY_STAGE_AUDIT,
+    QY_STAGE_SEAL,
+    QY_STAGE_COUNT
+};
 const char *qy_stage_name(enum qy_stage stage);
 
 struct qy_cache_stats {
     uint64_t attended_rows, total_rows; /* of QY_ATTEND_POLICY slices; attended = the ratio */
-    uint64_t read_bytes;                /* rows read by attend and select, those slices      */
-    uint64_t dense_read_bytes;          /* what dense would have read, those slices          */
+    uint64_t sparse_attended_rows,
+        sparse_total_rows;     /* the same without layers that attend to all */
+    uint64_t index_read_bytes; /* index bytes in reach of select, those slices     */
+    uint64_t read_bytes;       /* rows read by attend and select, those slices      */
+    uint64_t dense_read_bytes; /* what dense would have read, those slices          */
     uint64_t stage_ns[QY_STAGE_COUNT];
     uint64_t device_bytes, host_bytes, index_bytes; /* KV in use now, by tier: on a unified
                                                        device everything is host            */
@@ -146,6 +162,8 @@ struct qy_cache_stats {
     uint32_t sequences;
 };
 void qy_cache_stats(const struct qy_cache *cache, struct qy_cache_stats *stats);
+/* What the audit saw in one layer since the reset (retrieval.audit_rate). */
+void qy_cache_audit(const struct qy_cache *cache, uint32_t layer, struct qy_audit_sums *sums);
 void qy_cache_stats_reset(struct qy_cache *cache); /* counters and times, not what is in use */
 
 #pragma GCC visibility pop

@@ -9,10 +9,16 @@ const char *qy_stage_name(enum qy_stage stage)
     switch (stage) {
     case QY_STAGE_APPEND:
         return "append";
+    case QY_STAGE_ENCODE:
+        return "encode";
+    case QY_STAGE_PREPARE:
+        return "prepare";
     case QY_STAGE_SELECT:
         return "select";
     case QY_STAGE_ATTEND:
         return "attend";
+    case QY_STAGE_AUDIT:
+        return "audit";
     case QY_STAGE_SEAL:
         return "seal";
     case QY_STAGE_COUNT:

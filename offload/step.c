@@ -125,7 +125,7 @@ static void plan_slices(struct qy_cache *cache, const struct qy_step_slice *slic
             s->reach = qyi_selection_plan(&cache->rule, in->mode, s->first + 1);
         }
         for (uint32_t t = 0; t < in->n_tokens; t++) {
-            step->positions[s->row + t] = s->first + t;
+            step->positions[s->row + t] = (int32_t)(s->first + t);
         }
         memcpy(&in->seq->ids[s->first], in->ids, in->n_tokens * sizeof(*in->ids));
         step->n_rows += in->n_tokens;
