@@ -160,9 +160,10 @@ struct qy_rope {
     const float *inv_freq; /* [dim/2] angle per position of each pair (scaling applied); kept */
 };
 
-/* table [m][dim] = cos, sin per pair (interleaved) of positions [m]; angles in f64. */
+/* table [m][dim] = cos, sin per pair (interleaved) of positions [m]; angles in f64. A negative
+ * position turns back. */
 QY_MUST enum qy_status qy_device_rope_table(struct qy_device *dev, const struct qy_rope *rope,
-                                            const uint32_t *positions, uint32_t m, float *table);
+                                            const int32_t *positions, uint32_t m, float *table);
 /* Rotates x [m][stride], heads heads of d elements each, in place. */
 QY_MUST enum qy_status qy_device_rope(struct qy_device *dev, const struct qy_rope *rope,
                                       const float *table, float *x, uint32_t m, size_t stride,
@@ -206,6 +207,8 @@ QY_MUST enum qy_status qy_device_append(struct qy_device *dev, const struct qy_a
 /* Attention of one new token's group of query heads over rows of one KV head: decode.
  *   q    [g][d] f32      out [g][d] f32, written      lse [g] f32, written; may be NULL
  * ids [n] ascending, or NULL: rows first .. first + n - 1. n = 0: out = 0, lse = -inf.
+ * bias [n] (NULL: none) is added to the scaled scores of every head: the natural logarithm of a
+ * row's weight, for rows that stand for several tokens.
  * Scores are scaled by `scale`; softmax in f32. Rows are taken in fixed pieces in token order and
  * merged in that order by log-sum-exp, so the bits depend on the item alone, not on threads. */
 struct qy_attend_item {
@@ -213,6 +216,7 @@ struct qy_attend_item {
     struct qy_rows rows;
     const uint32_t *ids;
     uint32_t first, n, group;
+    const float *bias;
     float *out, *lse;
 };
 QY_MUST enum qy_status qy_device_attend(struct qy_device *dev, const struct qy_attend_item *items,
@@ -244,41 +248,181 @@ QY_MUST enum qy_status qy_device_merge(struct qy_device *dev, const float *parts
                                        const float *parts_lse, uint32_t n_parts, uint32_t heads,
                                        uint32_t d, float *out, float *lse);
 
+/* ---- index bytes --------------------------------------------------------------------------------- */
+
+/* Index bytes of one (sequence, layer, KV head): those of the 2^shift tokens from b << shift on are
+ * at blocks[b] + offset, 64-byte aligned. The layout inside is the kernels' own; qy_*_slab_bytes
+ * say how much 2^shift tokens take. */
+struct qy_slab {
+    uint8_t *const *blocks;
+    size_t offset;
+    uint32_t shift;
+};
+
+/* A frozen quantizer of vectors of d elements, cut into m sub-vectors of d / m each:
+ *   x'      = x[order]                                  (order NULL: as it is)
+ *   code_j  = argmax_w encode_w . x'_j - bias_w         (ties: the lower; no finite score: 0)
+ *   q . x  ~= sum_j decode[code_j] . q'_j
+ * What the metric does to x (a scale per element, a Cholesky factor) is folded into encode, bias
+ * and decode. Tables are [m][d / m][n_words] f32: words lie side by side. All pointers are kept by
+ * whoever made it. bits of a code: 4 (n_words = 16), 8 (up to 256) or 16 (up to 65,536; m = 1). */
+struct qy_quantizer {
+    uint32_t d, m, bits, n_words;
+    const uint16_t *order; /* [d], a permutation                  */
+    const float *encode;   /* [m][d / m][n_words]                 */
+    const float *bias;     /* [m][n_words]                        */
+    const float *decode;   /* [m][d / m][n_words]                 */
+};
+
+/* Is it one that the kernels take? QY_ERR_INVALID says what is wrong. [any] */
+QY_MUST enum qy_status qy_quantizer_check(const struct qy_quantizer *quantizer,
+                                          struct qy_error *err);
+/* Bytes of codes of n_tokens tokens (a slab of a block); 4-bit codes lie in groups of 32 tokens. */
+size_t qy_code_slab_bytes(const struct qy_quantizer *quantizer, uint32_t n_tokens);
+/* Code of sub-vector j of a token. Slow: for tests and tools. [any] [noalloc] */
+uint32_t qy_code_at(const struct qy_quantizer *quantizer, const struct qy_slab *codes,
+                    uint32_t token, uint32_t j);
+
+/* Encodes n vectors k [n][stride] as tokens first .. first + n - 1; other tokens' codes stay. */
+struct qy_encode_item {
+    const struct qy_quantizer *quantizer;
+    const float *k;
+    size_t stride;
+    struct qy_slab codes;
+    uint32_t first, n;
+};
+QY_MUST enum qy_status qy_device_encode(struct qy_device *dev, const struct qy_encode_item *items,
+                                        uint32_t n_items);
+
+/* scores[h * stride + i] = scale * (q[h] . the decoded vector of token first + i), by tables per
+ * sub-vector. 4-bit codes: tables are rounded to 8 bits or fewer and looked up in registers; the
+ * error of a score is at most m half steps of its head's tables. Gather of a table: 8 and 16 bits.
+ */
+struct qy_code_score_item {
+    const struct qy_quantizer *quantizer;
+    const float *q; /* [group][d] */
+    struct qy_slab codes;
+    uint32_t first, n, group;
+    float *scores;
+    size_t stride;
+};
+QY_MUST enum qy_status qy_device_code_score(struct qy_device *dev,
+                                            const struct qy_code_score_item *items,
+                                            uint32_t n_items, float scale, struct qy_arena *arena);
+/* Arena bytes of a call of n_items of one quantizer. */
+size_t qy_device_code_score_scratch(const struct qy_device *dev, uint32_t n_items,
+                                    const struct qy_quantizer *quantizer, uint32_t group);
+
+/* 4-bit keys: each element k ~ low + step * n, n in 0..15, with f16 low and step per token. */
+size_t qy_key4_slab_bytes(uint32_t d, uint32_t n_tokens);
+struct qy_key4_item {
+    const float *k; /* [n][stride] */
+    size_t stride;
+    uint32_t d;
+    struct qy_slab keys;
+    uint32_t first, n;
+};
+QY_MUST enum qy_status qy_device_key4_append(struct qy_device *dev,
+                                             const struct qy_key4_item *items, uint32_t n_items);
+/* scores[h * stride + i] = scale * q[h] . k of token ids[i], or first + i when ids is NULL. */
+struct qy_key4_score_item {
+    const float *q; /* [group][d] */
+    uint32_t d, group;
+    struct qy_slab keys;
+    const uint32_t *ids;
+    uint32_t first, n;
+    float *scores;
+    size_t stride;
+};
+QY_MUST enum qy_status qy_device_key4_score(struct qy_device *dev,
+                                            const struct qy_key4_score_item *items,
+                                            uint32_t n_items, float scale, struct qy_arena *arena);
+size_t qy_device_key4_score_scratch(const struct qy_device *dev, uint32_t n_items, uint32_t group,
+                                    uint32_t d);
+
+/* Bounds of pages of `page` tokens (a power of two, at most 2^shift): the least and the largest of
+ * each element of the page's keys, as f16 that bound the stored keys. A page begun is bounded by
+ * what it has. Quest, arXiv:2406.10774, sec. 3. */
+size_t qy_bound_slab_bytes(uint32_t d, uint32_t page, uint32_t n_tokens);
+struct qy_bound_item {
+    struct qy_rows rows; /* tokens first .. first + n - 1 are new; the page of `first` is redone */
+    uint32_t first, n, page;
+    struct qy_slab bounds;
+};
+QY_MUST enum qy_status qy_device_bound_append(struct qy_device *dev,
+                                              const struct qy_bound_item *items, uint32_t n_items);
+/* scores[h * stride + p] = scale * sum_i max(q_i low_i, q_i high_i) of page first + p: no key of
+ * the page scores above it. */
+struct qy_bound_score_item {
+    const float *q; /* [group][d] */
+    uint32_t d, group, page;
+    struct qy_slab bounds;
+    uint32_t first, n; /* pages */
+    float *scores;
+    size_t stride;
+};
+QY_MUST enum qy_status qy_device_bound_score(struct qy_device *dev,
+                                             const struct qy_bound_score_item *items,
+                                             uint32_t n_items, float scale);
+
 /* ---- selection ---------------------------------------------------------------------------------- */
 
-/* scores [g][n] = scale * q . k over rows first .. first + n - 1. */
+/* scores[h * stride + i] = scale * q[h] . k of row ids[i], or first + i when ids is NULL. */
 struct qy_score_item {
     const float *q; /* [g][d] */
     struct qy_rows rows;
+    const uint32_t *ids;
     uint32_t first, n, group;
     float *scores;
+    size_t stride; /* floats from head to head; 0 = n */
 };
 QY_MUST enum qy_status qy_device_score(struct qy_device *dev, const struct qy_score_item *items,
                                        uint32_t n_items, float scale);
 
-/* pooled [hi - lo] = mean over the group of softmax(scores [g][n]) restricted to lo <= i < hi; the
- * denominators run over all n (what is always attended takes its share of the mass). */
+/* pooled [hi - lo] of softmax(scores of head h) over all n, restricted to lo <= i < hi: what is
+ * always attended takes its share of the mass. The scores [g][stride] are overwritten.
+ *   QY_POOL_MEAN the mean over the group; QY_POOL_MAX the largest of the group
+ * *mass (may be NULL) receives the mean over the group of the mass of lo .. hi - 1. NaN scores
+ * count as the least. */
+enum qy_pooling { QY_POOL_MEAN = 0, QY_POOL_MAX = 1 };
 struct qy_pool_item {
-    const float *scores;
+    float *scores;
+    size_t stride; /* 0 = n */
     uint32_t n, group, lo, hi;
+    enum qy_pooling pooling;
     float *pooled;
+    float *mass;
 };
 QY_MUST enum qy_status qy_device_pool(struct qy_device *dev, const struct qy_pool_item *items,
                                       uint32_t n_items);
 
-/* The k largest of scores [n], as ascending ids + id_base in ids [k]; ties go to the lower id.
- * mass > 0: scores are probabilities, and only the largest are taken until resident_mass plus
- * theirs reaches mass, at most k (Twilight's top-p). *n_ids receives the count. NaN ranks last. */
+/* The k largest of scores [n]: places in ascending order, ties to the lower place, NaN last. ids
+ * [k] receives map[place] (ascending, given) or, when map is NULL, id_base + place; *n_ids the
+ * count. mass > 0: scores are shares of a mass, *candidate_mass (as qy_device_pool wrote it) is
+ * what they have together, the rest of 1 is attended anyway; only the largest are taken until
+ * together with it they reach mass, at most k (Twilight's top-p). */
 struct qy_topk_item {
     const float *scores;
     uint32_t n, k;
-    float mass, resident_mass;
+    float mass;
+    const float *candidate_mass;
     uint32_t id_base;
+    const uint32_t *map;
     uint32_t *ids, *n_ids;
 };
 QY_MUST enum qy_status qy_device_topk(struct qy_device *dev, const struct qy_topk_item *items,
                                       uint32_t n_items, struct qy_arena *arena);
 size_t qy_device_topk_scratch(const struct qy_device *dev, uint32_t n_items, uint32_t max_n);
+
+/* Union of n_lists ascending lists: list j has counts[j] <= stride ids at lists + j * stride. ids
+ * receives each id once, ascending (room for all of them). */
+struct qy_union_item {
+    const uint32_t *lists, *counts;
+    uint32_t n_lists, stride;
+    uint32_t *ids, *n_ids;
+};
+QY_MUST enum qy_status qy_device_union(struct qy_device *dev, const struct qy_union_item *items,
+                                       uint32_t n_items);
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

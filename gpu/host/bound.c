@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Page bounds: checks, shares pages out over the team. The layout is in bound.h, the arithmetic in
+ * bound_*.c. */
+#include "gpu/host/bound.h"
+
+#include "gpu/host/host.h"
+#include "gpu/host/rows.h"
+
+enum {
+    RANGE_PAGES = 64,
+    TEAM_BYTES = 64 * 1024 /* read: below this the caller alone is faster than the team */
+};
+
+static const struct qyi_bound_kernels *kernels_for(enum qy_cpu_level level)
+{
+    (void)level;
+    return &qyi_bound_plain;
+}
+
+static int shape_valid(uint32_t d, uint32_t page, const struct qy_slab *bounds)
+{
+    return d >= 2 && d % 2 == 0 && d <= QYI_BOUND_MAX_D && bounds->shift < 32 && page > 0 &&
+           (page & (page - 1)) == 0 && page <= (uint32_t)1 << bounds->shift;
+}
+
+size_t qy_bound_slab_bytes(uint32_t d, uint32_t page, uint32_t n_tokens)
+{
+    const size_t pages = ((size_t)n_tokens + page - 1) / page;
+
+    return (pages * 2 * d * sizeof(uint16_t) + 63) / 64 * 64;
+}
+
+/* Bounds of page `at` of the sequence. */
+static uint16_t *page_at(const struct qy_slab *bounds, uint32_t d, uint32_t page, uint32_t at)
+{
+    const uint64_t token = (uint64_t)at * page;
+    const uint32_t in_slab = (uint32_t)(token & (((uint32_t)1 << bounds->shift) - 1)) / page;
+
+    return (uint16_t *)(void *)(bounds->blocks[token >> bounds->shift] + bounds->offset) +
+           (size_t)in_slab * 2 * d;
+}
+
+/* ---- append -------------------------------------------------------------------------------- */
+
+struct append_job {
+    const struct qy_bound_item *items;
+    const struct qyi_bound_kernels *kernels;
+    struct qyi_units units; /* one page of one item, counted over all items */
+};
+
+/* Pages that an item's new tokens touch. */
+static uint32_t pages_touched(const struct qy_bound_item *item)
+{
+    return item->n == 0 ? 0
+                        : (item->first + (item->n - 1)) / item->page - item->first / item->page + 1;
+}
+
+static void append_page(const struct append_job *job, const struct qy_bound_item *item, uint32_t p)
+{
+    const uint32_t page = item->first / item->page + p;
+    const uint32_t first = page * item->page;
+    const uint32_t left = item->first + item->n - first;
+
+    job->kernels->append(&item->rows, first, left < item->page ? left : item->page,
+                         page_at(&item->bounds, item->rows.d, item->page, page));
+}
+
+static void append_run(void *arg, uint32_t thread, uint32_t n_threads)
+{
+    struct append_job *job = arg;
+    uint32_t begin;
+    uint32_t end;
+    uint32_t i = 0;
+    uint32_t base = 0; /* first page of item i */
+
+    (void)thread;
+    while (qyi_units_take(&job->units, n_threads, &begin, &end)) {
+        for (uint32_t u = begin; u < end; u++) {
+            while (u - base >= pages_touched(&job->items[i])) {
+                base += pages_touched(&job->items[i]);
+                i++;
+            }
+            append_page(job, &job->items[i], u - base);
+        }
+    }
+}
+
+enum qy_status qy_device_bound_append(struct qy_device *dev, const struct qy_bound_item *items,
+                                      uint32_t n_items)
+{
+    struct append_job job = {.items = items, .kernels = kernels_for(dev->level), .units = {0, 0}};
+    size_t bytes = 0;
+
+    for (uint32_t i = 0; i < n_items; i++) {
+        const struct qy_bound_item *item = &items[i];
+        if (!qyi_rows_valid(&item->rows, 1) ||
+            !shape_valid(item->rows.d, item->page, &item->bounds)) {
+            return QY_ERR_INVALID;
+        }
+        job.units.total += pages_touched(item);
+        bytes += (size_t)pages_touched(item) * item->page *
+                 (qy_row_bytes(item->rows.type, item->rows.d) / 2);
+    }
+    qy_team_run(bytes < TEAM_BYTES ? NULL : dev->rt->team, append_run, &job);
+    return QY_OK;
+}
+
+/* ---- score --------------------------------------------------------------------------------- */
+
+struct score_job {
+    const struct qy_bound_score_item *items;
+    const struct qyi_bound_kernels *kernels;
+    float scale;
+    struct qyi_units units; /* ranges of RANGE_PAGES pages, item after item */
+};
+
+static uint32_t ranges_of(const struct qy_bound_score_item *item)
+{
+    return (uint32_t)(((uint64_t)item->n + RANGE_PAGES - 1) / RANGE_PAGES);
+}
+
+static void score_range(const struct score_job *job, const struct qy_bound_score_item *item,
+                        uint32_t range)
+{
+    const uint32_t begin = range * RANGE_PAGES;
+    const uint32_t n = item->n - begin < RANGE_PAGES ? item->n - begin : RANGE_PAGES;
+
+    for (uint32_t p = begin; p < begin + n; p++) {
+        job->kernels->score(page_at(&item->bounds, item->d, item->page, item->first + p), item->q,
+                            item->group, item->d, job->scale, item->scores + p, item->stride);
+    }
+}
+
+static void score_run(void *arg, uint32_t thread, uint32_t n_threads)
+{
+    struct score_job *job = arg;
+    uint32_t begin;
+    uint32_t end;
+    uint32_t i = 0;
+    uint32_t base = 0; /* first range of item i */
+
+    (void)thread;
+    while (qyi_units_take(&job->units, n_threads, &begin, &end)) {
+        for (uint32_t u = begin; u < end; u++) {
+            while (u - base >= ranges_of(&job->items[i])) {
+                base += ranges_of(&job->items[i]);
+                i++;
+            }
+            score_range(job, &job->items[i], u - base);
+        }
+    }
+}
+
+enum qy_status qy_device_bound_score(struct qy_device *dev, const struct qy_bound_score_item *items,
+                                     uint32_t n_items, float scale)
+{
+    struct score_job job = {
+        .items = items, .kernels = kernels_for(dev->level), .scale = scale, .units = {0, 0}};
+    size_t bytes = 0;
+
+    for (uint32_t i = 0; i < n_items; i++) {
+        const struct qy_bound_score_item *item = &items[i];
+        if (!shape_valid(item->d, item->page, &item->bounds) || item->group < 1 ||
+            item->group > QYI_MAX_GROUP) {
+            return QY_ERR_INVALID;
+        }
+        job.units.total += ranges_of(item);
+        bytes += (size_t)item->n * 2 * item->d * sizeof(uint16_t);
+    }
+    qy_team_run(bytes < TEAM_BYTES ? NULL : dev->rt->team, score_run, &job);
+    return QY_OK;
+}
