@@ -51,14 +51,15 @@ struct batch {
     struct qy_score_item *score;
     struct qy_pool_item *pool;
     struct qy_topk_item *topk;
+    float *mass; /* [n] of the candidates */
     uint32_t n;
 };
 
 static size_t batch_bytes(uint32_t n)
 {
     return n * (sizeof(struct qy_score_item) + sizeof(struct qy_pool_item) +
-                sizeof(struct qy_topk_item)) +
-           (size_t)3 * ALIGN;
+                sizeof(struct qy_topk_item) + sizeof(float)) +
+           (size_t)4 * ALIGN;
 }
 
 static enum qy_status exact_open(const struct qy_policy_params *params, struct qy_policy **policy,
@@ -104,13 +105,14 @@ static size_t exact_scratch(const struct qy_policy *policy, uint32_t n_items, ui
 }
 
 static enum qy_status batch_take(struct batch *b, const struct qy_select_item *items, uint32_t n,
-                                 struct qy_arena *arena)
+                                 float mass, struct qy_arena *arena)
 {
     b->n = n;
     b->score = qy_arena_take(arena, n * sizeof(*b->score), ALIGN);
     b->pool = qy_arena_take(arena, n * sizeof(*b->pool), ALIGN);
     b->topk = qy_arena_take(arena, n * sizeof(*b->topk), ALIGN);
-    if (!b->score || !b->pool || !b->topk) {
+    b->mass = qy_arena_take(arena, n * sizeof(*b->mass), ALIGN);
+    if (!b->score || !b->pool || !b->topk || !b->mass) {
         return QY_ERR_NOMEM;
     }
     for (uint32_t i = 0; i < n; i++) {
@@ -129,40 +131,18 @@ static enum qy_status batch_take(struct batch *b, const struct qy_select_item *i
                                            .group = it->group,
                                            .lo = it->lo,
                                            .hi = it->hi,
-                                           .pooled = pooled};
+                                           .pooled = pooled,
+                                           .mass = &b->mass[i]};
         b->topk[i] = (struct qy_topk_item){.scores = pooled,
                                            .n = range,
                                            .k = it->k,
+                                           .mass = mass,
+                                           .candidate_mass = &b->mass[i],
                                            .id_base = it->lo,
                                            .ids = it->ids,
                                            .n_ids = it->n_ids};
     }
     return QY_OK;
-}
-
-struct mass_job {
-    struct batch *batch;
-    float mass;
-};
-
-/* What is always attended has the mass that the candidates do not have. */
-static void set_resident_mass(void *arg, uint32_t thread, uint32_t n_threads)
-{
-    const struct mass_job *job = arg;
-    size_t begin;
-    size_t end;
-
-    qy_team_range(job->batch->n, thread, n_threads, &begin, &end);
-    for (size_t i = begin; i < end; i++) {
-        struct qy_topk_item *it = &job->batch->topk[i];
-        double sum = 0.0;
-
-        for (uint32_t t = 0; t < it->n; t++) {
-            sum += it->scores[t];
-        }
-        it->mass = job->mass;
-        it->resident_mass = (float)(1.0 - sum);
-    }
 }
 
 static enum qy_status select_batch(const struct qy_policy *policy,
@@ -171,7 +151,7 @@ static enum qy_status select_batch(const struct qy_policy *policy,
 {
     const struct qy_policy_params *p = &policy->params;
     struct batch batch;
-    enum qy_status st = batch_take(&batch, items, n, arena);
+    enum qy_status st = batch_take(&batch, items, n, (float)p->mass, arena);
 
     if (st != QY_OK) {
         return st;
@@ -183,11 +163,6 @@ static enum qy_status select_batch(const struct qy_policy *policy,
     st = qy_device_pool(p->dev, batch.pool, n);
     if (st != QY_OK) {
         return st;
-    }
-    if (p->mass > 0.0) {
-        struct mass_job job = {.batch = &batch, .mass = (float)p->mass};
-
-        qy_team_run(p->rt->team, set_resident_mass, &job);
     }
     return qy_device_topk(p->dev, batch.topk, n, arena);
 }

@@ -51,7 +51,8 @@ static void attend_piece(struct attend_job *job, uint32_t i, uint32_t piece)
                                   .first = item->first + at,
                                   .n = n,
                                   .group = item->group,
-                                  .after = item->n - at - n};
+                                  .after = item->n - at - n,
+                                  .bias = item->bias == NULL ? NULL : item->bias + at};
     float *lse = item->lse == NULL ? job->lses + (size_t)i * QYI_MAX_GROUP : item->lse;
     const size_t heads_d = (size_t)item->group * item->rows.d;
 

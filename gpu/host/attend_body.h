@@ -20,13 +20,14 @@ struct attend_state {
     const float *q;
     size_t d;
     float scale;
-    float *o; /* [group][d], not yet divided by l */
-    float *m; /* [group] running maximum          */
-    float *l; /* [group] sum of weights           */
+    const float *bias; /* [TILE] of the tile's rows, 0 past the last; or NULL */
+    float *o;          /* [group][d], not yet divided by l */
+    float *m;          /* [group] running maximum          */
+    float *l;          /* [group] sum of weights           */
 };
 
 /* Scores s [TILE] of one head become weights; returns the factor for what was summed before. */
-static float tile_softmax(float *s, uint32_t n, float scale, float *m, float *l)
+static float tile_softmax(float *s, uint32_t n, float scale, const float *bias, float *m, float *l)
 {
     const uint32_t padded = (n + VEC_N - 1) / VEC_N * VEC_N;
     for (uint32_t t = n; t < padded; t++) {
@@ -34,6 +35,9 @@ static float tile_softmax(float *s, uint32_t n, float scale, float *m, float *l)
     }
     for (uint32_t t = 0; t < padded; t += VEC_N) {
         vec_store(s + t, vec_mul(vec_load(s + t), vec_set1(scale)));
+    }
+    for (uint32_t t = 0; bias != NULL && t < padded; t += VEC_N) {
+        vec_store(s + t, vec_add(vec_load(s + t), vec_load(bias + t)));
     }
     for (uint32_t t = n; t < padded; t++) {
         s[t] = -INFINITY; /* after the scale: its product with 0 is NaN */
@@ -105,7 +109,8 @@ ALWAYS_INLINE void tile_attend(const struct attend_state *st, uint32_t h0, const
     float *o = st->o + h0 * d;
     tile_dots(tile, st->next, st->q + h0 * d, d, heads, f16, s);
     for (size_t h = 0; h < heads; h++) {
-        keep[h] = tile_softmax(s + h * TILE, tile->n, st->scale, st->m + h0 + h, st->l + h0 + h);
+        keep[h] = tile_softmax(s + h * TILE, tile->n, st->scale, st->bias, st->m + h0 + h,
+                               st->l + h0 + h);
     }
     const size_t step = VEC_N;
     size_t i = 0;
@@ -173,6 +178,7 @@ static void attend_span(const struct qyi_span *span, float scale, float *out, fl
     const uint32_t rows_ahead = span->n + span->after;
     float m[QYI_MAX_GROUP];
     float l[QYI_MAX_GROUP];
+    float bias[TILE];
     struct tile tiles[2];
     struct attend_state st = {.q = span->q, .d = d, .scale = scale, .o = out, .m = m, .l = l};
     memset(out, 0, span->group * d * sizeof(float));
@@ -188,6 +194,12 @@ static void attend_span(const struct qyi_span *span, float scale, float *out, fl
         tile_fill(&tiles[which ^ 1], span, next, left < TILE ? left : TILE);
         st.tile = &tiles[which];
         st.next = &tiles[which ^ 1];
+        if (span->bias != NULL) {
+            for (uint32_t t = 0; t < TILE; t++) {
+                bias[t] = t < st.tile->n ? span->bias[at + t] : 0.0F;
+            }
+            st.bias = bias;
+        }
         for (uint32_t h = 0; h < span->group;) {
             const uint32_t heads = heads_next(span->group - h);
             run(&st, h, heads);

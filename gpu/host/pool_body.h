@@ -56,24 +56,34 @@ static vec scores_load(const float *scores, uint32_t i, uint32_t n, float fill)
     return vec_min(vec_max(x, vec_set1(-FLT_MAX)), vec_set1(FLT_MAX));
 }
 
-/* Largest score, and sum of exp(score - largest). */
-static float scores_sum(const float *scores, uint32_t n, float *max)
+/* Largest score. */
+static float scores_max(const float *scores, uint32_t n)
 {
     vec top = vec_set1(-FLT_MAX);
     for (uint32_t i = 0; i < n; i += VEC_N) {
         top = vec_max(scores_load(scores, i, n, -FLT_MAX), top);
     }
-    *max = vec_hmax(top);
-    const vec base = vec_set1(*max);
+    return vec_hmax(top);
+}
+
+/* Scores become exp(score - base); returns their sum. */
+static float scores_exp(float *scores, uint32_t n, float base)
+{
     const uint32_t whole = n / VEC_N * VEC_N;
     vec sum = vec_set1(0.0F);
     for (uint32_t i = 0; i < whole; i += VEC_N) {
-        sum = vec_add(sum, vec_exp(vec_sub(scores_load(scores, i, n, 0.0F), base)));
+        const vec e = vec_exp(vec_sub(scores_load(scores, i, n, 0.0F), vec_set1(base)));
+        vec_store(scores + i, e);
+        sum = vec_add(sum, e);
     }
     float total = vec_hsum(sum);
-    for (uint32_t i = whole; i < n; i++) {
-        const float x = scores[i] > -FLT_MAX ? fminf(scores[i], FLT_MAX) : -FLT_MAX;
-        total += expf(x - *max);
+    if (whole < n) {
+        float part[VEC_N];
+        vec_store(part, vec_exp(vec_sub(scores_load(scores, whole, n, 0.0F), vec_set1(base))));
+        memcpy(scores + whole, part, (n - whole) * sizeof(float));
+        for (uint32_t i = 0; whole + i < n; i++) {
+            total += part[i];
+        }
     }
     return total;
 }
@@ -81,26 +91,26 @@ static float scores_sum(const float *scores, uint32_t n, float *max)
 /* As qyi_rows_kernels.pool. */
 static void pool_scores(const struct qy_pool_item *item)
 {
+    const size_t stride = item->stride == 0 ? item->n : item->stride;
     const uint32_t n = item->hi - item->lo;
-    for (uint32_t h = 0; h < item->group && n > 0; h++) {
-        const float *scores = item->scores + (size_t)h * item->n;
-        float max;
-        const float sum = scores_sum(scores, item->n, &max);
-        const vec share = vec_set1(1.0F / (sum * (float)item->group));
-        const vec base = vec_set1(max);
-        for (uint32_t i = 0; i < n; i += VEC_N) {
-            vec p = vec_exp(vec_sub(scores_load(scores + item->lo, i, n, -FLT_MAX), base));
-            p = vec_mul(p, share);
-            if (i + VEC_N <= n) {
-                vec_store(item->pooled + i, h == 0 ? p : vec_add(p, vec_load(item->pooled + i)));
-            } else {
-                float part[VEC_N];
-                vec_store(part, p);
-                for (uint32_t j = 0; i + j < n; j++) {
-                    item->pooled[i + j] = h == 0 ? part[j] : part[j] + item->pooled[i + j];
-                }
-            }
+    double mass = 0.0;
+    for (uint32_t h = 0; h < item->group; h++) {
+        float *scores = item->scores + h * stride;
+        const float base = scores_max(scores, item->n);
+        const float before = scores_exp(scores, item->lo, base);
+        const float inside = scores_exp(scores + item->lo, n, base);
+        const float sum = before + inside + scores_exp(scores + item->hi, item->n - item->hi, base);
+        const float share =
+            item->pooling == QY_POOL_MAX ? 1.0F / sum : 1.0F / (sum * (float)item->group);
+        mass += n == 0 ? 0.0 : (double)inside / (double)sum;
+        for (uint32_t i = 0; i < n; i++) {
+            const float p = scores[item->lo + i] * share;
+            const float q = h == 0 ? 0.0F : item->pooled[i];
+            item->pooled[i] = item->pooling == QY_POOL_MAX ? (p > q ? p : q) : p + q;
         }
+    }
+    if (item->mass != NULL) {
+        *item->mass = (float)(mass / item->group);
     }
 }
 

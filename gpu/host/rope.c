@@ -11,7 +11,7 @@ enum { SPLIT_ANGLES = 512 };
 
 struct job {
     const struct qy_rope *rope;
-    const uint32_t *positions;
+    const int32_t *positions;
     float *table;
     uint32_t m;
 };
@@ -33,7 +33,7 @@ static void table_share(void *arg, uint32_t thread, uint32_t n_threads)
 }
 
 enum qy_status qy_device_rope_table(struct qy_device *dev, const struct qy_rope *rope,
-                                    const uint32_t *positions, uint32_t m, float *table)
+                                    const int32_t *positions, uint32_t m, float *table)
 {
     if (rope->dim % 2 != 0) {
         return QY_ERR_INVALID;

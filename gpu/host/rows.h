@@ -28,6 +28,7 @@ struct qyi_span {
     const struct qy_rows *rows;
     const uint32_t *ids;
     uint32_t first, n, group, after;
+    const float *bias; /* [n] or NULL; attend only */
 };
 
 /* Queries q_begin .. q_end - 1 of item, their scratch as qyi_chunk_scratch says (64-byte aligned).

@@ -24,13 +24,17 @@ static void score_range(const struct score_job *job, const struct qy_score_item 
                         uint32_t range)
 {
     const uint32_t at = range * RANGE_ROWS;
+    const uint32_t n = item->n - at < RANGE_ROWS ? item->n - at : RANGE_ROWS;
     const struct qyi_span span = {.q = item->q,
                                   .rows = &item->rows,
+                                  .ids = item->ids == NULL ? NULL : item->ids + at,
                                   .first = item->first + at,
-                                  .n = item->n - at < RANGE_ROWS ? item->n - at : RANGE_ROWS,
-                                  .group = item->group};
+                                  .n = n,
+                                  .group = item->group,
+                                  .after = item->n - at - n};
 
-    qyi_rows_for(job->level, item->rows.d)->score(&span, job->scale, item->scores + at, item->n);
+    qyi_rows_for(job->level, item->rows.d)
+        ->score(&span, job->scale, item->scores + at, item->stride == 0 ? item->n : item->stride);
 }
 
 static void score_run(void *arg, uint32_t thread, uint32_t n_threads)

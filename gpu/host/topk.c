@@ -140,9 +140,15 @@ static uint32_t take_ties(const struct cut *cut, uint32_t n_equal)
     return taken;
 }
 
+/* What is attended anyway has the mass that the candidates do not have. */
+static double resident_mass(const struct qy_topk_item *item)
+{
+    return item->candidate_mass == NULL ? 0.0 : 1.0 - (double)*item->candidate_mass;
+}
+
 static struct verdict select_cut(const struct qy_topk_item *item, struct space *space)
 {
-    struct cut cut = {.k = item->k, .mass = (double)item->mass, .sum = (double)item->resident_mass};
+    struct cut cut = {.k = item->k, .mass = (double)item->mass, .sum = resident_mass(item)};
     const uint32_t *keys = space->keys;
     uint32_t n = item->n;
 
@@ -203,13 +209,16 @@ static void topk(const struct qy_topk_item *item, struct space *space)
 {
     const int by_mass = item->mass > 0.0F;
 
-    if (item->k == 0 || item->n == 0 || (by_mass && item->resident_mass >= item->mass)) {
+    if (item->k == 0 || item->n == 0 || (by_mass && resident_mass(item) >= (double)item->mass)) {
         *item->n_ids = 0;
     } else if (item->k >= item->n && !by_mass) {
         *item->n_ids = write_all(item);
     } else {
         const struct verdict v = select_cut(item, space);
         *item->n_ids = write_cut(item, &v, space);
+    }
+    for (uint32_t i = 0; item->map != NULL && i < *item->n_ids; i++) {
+        item->ids[i] = item->map[item->ids[i] - item->id_base];
     }
 }
 

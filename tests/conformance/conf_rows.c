@@ -111,8 +111,14 @@ static void attend_one(struct conf *c, const struct conf_rows *r, uint32_t group
     for (uint32_t i = 0; i < n; i++) {
         ids[i] = i * 3 + conf_random(3);
     }
-    const struct qy_attend_item item = {q,   r->rows, with_ids ? ids : NULL, first, n, group,
-                                        out, lse};
+    const struct qy_attend_item item = {.q = q,
+                                        .rows = r->rows,
+                                        .ids = with_ids ? ids : NULL,
+                                        .first = first,
+                                        .n = n,
+                                        .group = group,
+                                        .out = out,
+                                        .lse = lse};
     conf_arena(c, qy_device_attend_scratch(c->dev, 1, n, group, d));
     assert_int_equal(qy_device_attend(c->dev, &item, 1, scale, &c->arena), QY_OK);
     assert_int_equal(c->arena.used, 0);
@@ -206,8 +212,9 @@ static void attend_all_ids_equal_range_in_bits(void **unused)
         for (uint32_t i = 0; i < N; i++) {
             ids[i] = i;
         }
-        const struct qy_attend_item items[2] = {{q, r.rows, NULL, 0, N, GROUP, out[0], lse[0]},
-                                                {q, r.rows, ids, 0, N, GROUP, out[1], lse[1]}};
+        const struct qy_attend_item items[2] = {
+            {q, r.rows, NULL, 0, N, GROUP, NULL, out[0], lse[0]},
+            {q, r.rows, ids, 0, N, GROUP, NULL, out[1], lse[1]}};
         assert_int_equal(qy_device_attend(c.dev, items, 2, 0.125F, &c.arena), QY_OK);
         assert_memory_equal(out[0], out[1], sizeof(out[0]));
         assert_memory_equal(lse[0], lse[1], sizeof(lse[0]));
@@ -262,7 +269,7 @@ static void attend_full_arena_writes_nothing(void **unused)
 
     conf_open(&c, QY_CPU_PLAIN, 1);
     conf_rows_open(&r, QY_ROW_F16, D, 4, N, 1.0F);
-    const struct qy_attend_item item = {q, r.rows, NULL, 0, N, 1, out, NULL};
+    const struct qy_attend_item item = {q, r.rows, NULL, 0, N, 1, NULL, out, NULL};
     conf_arena(&c, qy_device_attend_scratch(c.dev, 1, N, 1, D) / 2);
     out[0] = 7.0F;
     assert_int_equal(qy_device_attend(c.dev, &item, 1, 1.0F, &c.arena), QY_ERR_NOMEM);
@@ -292,7 +299,7 @@ static void merge_of_parts_equals_whole(void **unused)
         conf_rows_open(&r, QY_ROW_F32, D, 7, N, 2.0F);
         for (uint32_t p = 0; p < PARTS; p++) {
             items[p] = (struct qy_attend_item){
-                q, r.rows, NULL, from[p], from[p + 1] - from[p], GROUP, parts[p], lses[p]};
+                q, r.rows, NULL, from[p], from[p + 1] - from[p], GROUP, NULL, parts[p], lses[p]};
         }
         assert_int_equal(qy_device_attend(c.dev, items, PARTS, 0.1F, &c.arena), QY_OK);
         assert_int_equal(qy_device_merge(c.dev, parts[0], lses[0], PARTS, GROUP, D, out, lse),

@@ -23,7 +23,8 @@ static void score_one(struct conf *c, const struct conf_rows *r, uint32_t group,
     double *expected = malloc((n + 1) * sizeof(*expected));
 
     assert_non_null(expected);
-    const struct qy_score_item item = {q, r->rows, first, n, group, scores};
+    const struct qy_score_item item = {
+        .q = q, .rows = r->rows, .first = first, .n = n, .group = group, .scores = scores};
     assert_int_equal(qy_device_score(c->dev, &item, 1, 0.3F), QY_OK);
     for (uint32_t h = 0; h < group; h++) {
         for (uint32_t t = 0; t < n; t++) {
@@ -73,8 +74,8 @@ static void score_bits_do_not_depend_on_threads(void **unused)
             struct conf c;
             float(*out)[GROUP * N] = scores[threads > 1];
             conf_open(&c, level, threads);
-            const struct qy_score_item items[2] = {{q, r.rows, 0, N, GROUP, out[0]},
-                                                   {q, r.rows, 1, N - 1, GROUP, out[1]}};
+            const struct qy_score_item items[2] = {{q, r.rows, NULL, 0, N, GROUP, out[0], 0},
+                                                   {q, r.rows, NULL, 1, N - 1, GROUP, out[1], 0}};
             assert_int_equal(qy_device_score(c.dev, items, 2, 1.0F), QY_OK);
             assert_memory_equal(out, scores[0], sizeof(scores[0]));
             conf_close(&c);
@@ -113,9 +114,10 @@ static void pool_one(struct conf *c, uint32_t n, uint32_t group, uint32_t lo, ui
     double *expected = malloc((hi - lo + 1) * sizeof(*expected));
 
     assert_non_null(expected);
-    const struct qy_pool_item item = {scores, n, group, lo, hi, pooled};
-    assert_int_equal(qy_device_pool(c->dev, &item, 1), QY_OK);
+    const struct qy_pool_item item = {
+        .scores = scores, .n = n, .group = group, .lo = lo, .hi = hi, .pooled = pooled};
     pool_reference(&item, expected);
+    assert_int_equal(qy_device_pool(c->dev, &item, 1), QY_OK);
     for (uint32_t i = 0; i < hi - lo; i++) {
         /* the difference to the maximum is rounded: 6e-8 of a score of 100 */
         assert_true(fabs((double)pooled[i] - expected[i]) <= 2e-5 * expected[i] + 1e-12);
@@ -155,7 +157,8 @@ static void pool_odd_scores_give_probabilities(void **unused)
             scores[1][i] = i == 39 ? INFINITY : -1e30F;
             scores[2][i] = -INFINITY;
         }
-        const struct qy_pool_item item = {scores[0], 40, 3, 0, 40, pooled};
+        const struct qy_pool_item item = {
+            .scores = scores[0], .n = 40, .group = 3, .lo = 0, .hi = 40, .pooled = pooled};
         assert_int_equal(qy_device_pool(c.dev, &item, 1), QY_OK);
         float sum = 0.0F;
         for (int i = 0; i < 40; i++) {
@@ -173,8 +176,8 @@ static void pool_bad_range_is_invalid(void **unused)
     struct conf c;
     float scores[4] = {0};
     float pooled[4];
-    const struct qy_pool_item past = {scores, 4, 1, 0, 5, pooled};
-    const struct qy_pool_item crossed = {scores, 4, 1, 3, 2, pooled};
+    const struct qy_pool_item past = {scores, 0, 4, 1, 0, 5, QY_POOL_MEAN, pooled, NULL};
+    const struct qy_pool_item crossed = {scores, 0, 4, 1, 3, 2, QY_POOL_MEAN, pooled, NULL};
     (void)unused;
 
     conf_open(&c, QY_CPU_PLAIN, 1);
@@ -218,7 +221,7 @@ static int id_compare(const void *a, const void *b)
 static uint32_t topk_reference(const struct qy_topk_item *item, uint32_t *ids)
 {
     struct ranked *all = malloc((item->n + 1) * sizeof(*all));
-    double sum = (double)item->resident_mass;
+    double sum = 1.0 - (double)*item->candidate_mass;
     uint32_t n = 0;
 
     assert_non_null(all);
@@ -241,10 +244,18 @@ static void topk_check(struct conf *c, const float *scores, uint32_t n, uint32_t
 {
     uint32_t *ids = malloc((k + 1) * sizeof(*ids));
     uint32_t *expected = malloc((k + 1) * sizeof(*expected));
+    const float candidate_mass = 1.0F - resident;
     uint32_t n_ids = 12345;
 
     assert_true(ids != NULL && expected != NULL);
-    const struct qy_topk_item item = {scores, n, k, mass, resident, 8, ids, &n_ids};
+    const struct qy_topk_item item = {.scores = scores,
+                                      .n = n,
+                                      .k = k,
+                                      .mass = mass,
+                                      .candidate_mass = &candidate_mass,
+                                      .id_base = 8,
+                                      .ids = ids,
+                                      .n_ids = &n_ids};
     conf_arena(c, qy_device_topk_scratch(c->dev, 1, n));
     assert_int_equal(qy_device_topk(c->dev, &item, 1, &c->arena), QY_OK);
     assert_int_equal(c->arena.used, 0);
@@ -313,7 +324,7 @@ static void topk_mass_takes_the_smallest_set(void **unused)
             for (float mass = 0.05F; mass < 1.2F; mass += 0.0973F) {
                 topk_check(&c, x, N, N, mass, 0.1F);
                 topk_check(&c, x, N, N / 10, mass, 0.0F);
-                topk_check(&c, x, N, N, mass, mass);
+                topk_check(&c, x, N, N, mass, mass + 1e-6F);
             }
             free(x);
         }
@@ -332,11 +343,18 @@ static void topk_many_items_match_on_every_thread_count(void **unused)
     for (uint32_t threads = 1; threads <= 3; threads++) {
         static uint32_t ids[ITEMS][K];
         uint32_t n_ids[ITEMS];
+        const float none = 0.0F;
         struct qy_topk_item items[ITEMS];
         struct conf c;
         conf_open(&c, conf_best(), threads);
         for (uint32_t i = 0; i < ITEMS; i++) {
-            items[i] = (struct qy_topk_item){x + i * N, N - i, K, 0.0F, 0.0F, i, ids[i], &n_ids[i]};
+            items[i] = (struct qy_topk_item){.scores = x + i * N,
+                                             .n = N - i,
+                                             .k = K,
+                                             .candidate_mass = &none,
+                                             .id_base = i,
+                                             .ids = ids[i],
+                                             .n_ids = &n_ids[i]};
         }
         conf_arena(&c, qy_device_topk_scratch(c.dev, ITEMS, N));
         assert_int_equal(qy_device_topk(c.dev, items, ITEMS, &c.arena), QY_OK);

@@ -194,12 +194,12 @@ static void check_rope(struct qy_device *dev)
     static float x[M * STRIDE];
     static float before[M * STRIDE];
     static float table[M * D];
-    uint32_t positions[M];
+    int32_t positions[M];
     float inv_freq[D / 2];
     const uint32_t dims[] = {2, 6, 30, 48, 64};
     uint32_t seed = 6;
     for (uint32_t i = 0; i < M; i++) {
-        positions[i] = i == 0 ? 0 : i * 1777;
+        positions[i] = (int32_t)i * (i % 3 == 2 ? -1777 : 1777); /* negative: turned back */
     }
     for (int pairs = QY_ROPE_ADJACENT; pairs <= QY_ROPE_HALVES; pairs++) {
         for (size_t c = 0; c < sizeof dims / sizeof dims[0]; c++) {
@@ -248,7 +248,7 @@ static void check_rope_refusals(struct qy_device *dev)
 {
     const float inv_freq[4] = {1, 1, 1, 1};
     struct qy_rope rope = {.dim = 3, .pairs = QY_ROPE_HALVES, .inv_freq = inv_freq};
-    const uint32_t position = 5;
+    const int32_t position = 5;
     float table[8] = {0};
     float x[16] = {1, 2, 3, 4};
     assert_int_equal(qy_device_rope_table(dev, &rope, &position, 1, table), QY_ERR_INVALID);
