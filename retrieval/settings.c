@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The settings of this module. The texts are read by qy_policy_choose and qy_budget_parse. */
-#include "retrieval/retrieval.h"
+#include "retrieval/policies.h"
 
 #define AT(field) offsetof(struct qy_retrieval_settings, field)
 
@@ -230,3 +230,25 @@ const struct qy_setting qy_retrieval_setting_rows[] = {
 
 const size_t qy_retrieval_setting_count =
     sizeof(qy_retrieval_setting_rows) / sizeof(qy_retrieval_setting_rows[0]);
+
+const struct qy_retrieval_settings qyi_retrieval_defaults = {
+    .policy = "dense",
+    .budget = "auto",
+    .preset = QY_PRESET_FAITHFUL,
+    .codebook = "auto",
+    .auto_calibrate = 1,
+    .dense_layers = -1,
+    .min_tokens = -1,
+    .first_stage = QY_STAGE1_PQ4,
+    .rerank = QY_RERANK_AUTO,
+    .pooling = QY_POOLED_AUTO,
+    .wrope_window = 64,
+    .wrope_distance = 2048,
+    .quest_page = 16,
+    .pq_m = 2,
+    .pq_bits = 6,
+    .cluster_tokens = 16,
+    .cluster_segment = 8192,
+    .cluster_iterations = 10,
+    .cluster_estimated = 0.232,
+};

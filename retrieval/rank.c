@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See rank.h. For one (sequence, KV head) a pass holds scores [group][sinks + window + tokens] and
+ * their pooled shares. A rerank's pass reuses the memory of the first pass, whose scores are spent
+ * once its candidates are known. Items are taken in batches, so that the scores of a batch stay
+ * near the processor's caches and the scratch stays bounded whatever the number of sequences.
+ */
+#include "retrieval/rank_pass.h"
+
+#include <math.h>
+
+enum { BATCH_BYTES_PER_THREAD = 1 << 20 /* scores of one batch, about an L2 cache */ };
+
+static uint32_t group_of(const struct qyi_rank *rank)
+{
+    return rank->params->n_heads / rank->params->n_kv_heads;
+}
+
+/* Bytes that a stage takes for one more item. */
+static size_t stage_bytes(const struct qyi_rank *rank, const struct qyi_rank_stage *stage)
+{
+    if (!stage || !stage->scratch) {
+        return 0;
+    }
+    return stage->scratch(rank, 2) - stage->scratch(rank, 1);
+}
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Scores of one item of n tokens, and what the stages take for it: the least that it takes. */
+static size_t item_bytes(const struct qyi_rank *rank, uint32_t n)
+{
+    return group_of(rank) * qyi_rank_stride(n) * sizeof(float) +
+           larger(stage_bytes(rank, rank->first), stage_bytes(rank, rank->rerank));
+}
+
+/* Scores, shares, candidates and lists of one item of n tokens: the most that they can take. */
+static size_t item_bytes_most(const struct qyi_rank *rank, uint32_t n)
+{
+    const size_t line = qyi_rank_stride(n) * sizeof(float);
+    const uint32_t lines = group_of(rank) + 1 + (rank->rerank != NULL);
+
+    return line * (lines + (rank->pooling == QY_POOLED_UNION ? group_of(rank) : 0U)) +
+           (size_t)2 * QYI_RANK_ALIGN;
+}
+
+/* Items taken together: what a thread's cache holds, and no thread without work. */
+static uint32_t batch_items(const struct qyi_rank *rank, uint32_t n_items, uint32_t max_n)
+{
+    const size_t threads = qy_team_size(rank->params->rt->team);
+    const size_t most = larger(threads * BATCH_BYTES_PER_THREAD / item_bytes(rank, max_n), threads);
+
+    if (n_items <= most) {
+        return n_items;
+    }
+    const size_t n_batches = (n_items + most - 1) / most;
+    return (uint32_t)((n_items + n_batches - 1) / n_batches);
+}
+
+/* What kernels and stages take for a batch of n items over up to max_n tokens. */
+static size_t kernel_bytes(const struct qyi_rank *rank, uint32_t n, uint32_t max_n)
+{
+    const uint32_t n_topks = rank->pooling == QY_POOLED_UNION ? n * group_of(rank) : n;
+    size_t bytes = qy_device_topk_scratch(rank->params->dev, n_topks, max_n);
+
+    if (rank->first->scratch) {
+        bytes = larger(bytes, rank->first->scratch(rank, n));
+    }
+    if (rank->rerank && rank->rerank->scratch) {
+        bytes = larger(bytes, rank->rerank->scratch(rank, n));
+    }
+    return bytes;
+}
+
+/* The largest over all batches that a call of up to n_items over up to max_n tokens forms: shorter
+ * contexts form larger batches. */
+size_t qyi_rank_scratch(const struct qyi_rank *rank, uint32_t n_items, uint32_t max_n)
+{
+    size_t most = 0;
+
+    for (uint64_t n = max_n; n > 0; n /= 2) {
+        /* batches are largest at the low end of the range (n/2, n] */
+        const uint32_t least_n = (uint32_t)(n / 2 + 1);
+        const size_t threads = qy_team_size(rank->params->rt->team);
+        const size_t fit =
+            larger(threads * BATCH_BYTES_PER_THREAD / item_bytes(rank, least_n), threads);
+        const uint32_t items = n_items < fit ? n_items : (uint32_t)fit;
+
+        most = larger(most, items * item_bytes_most(rank, (uint32_t)n) +
+                                items * (2 * sizeof(struct qyi_rank_goal) + sizeof(uint32_t)) +
+                                qyi_rank_pass_bytes(items, group_of(rank)) +
+                                kernel_bytes(rank, items, (uint32_t)n));
+    }
+    return most + (size_t)4 * QYI_RANK_ALIGN;
+}
+
+/* Candidates of a rerank: at least k, at most all. */
+static uint32_t n_candidates(const struct qyi_rank *rank, const struct qy_select_item *it)
+{
+    const double want = ceil((rank->overfetch > 1.0 ? rank->overfetch : 1.0) * it->k);
+
+    return want < it->hi - it->lo ? (uint32_t)want : it->hi - it->lo;
+}
+
+/* The last pass of one item, as if there were no rerank. QY_ERR_NOMEM: the arena is full. */
+static enum qy_status goal_take(const struct qyi_rank *rank, const struct qy_select_item *it,
+                                struct qy_arena *arena, struct qyi_rank_goal *goal)
+{
+    const size_t stride = qyi_rank_stride(it->n);
+    const uint32_t range = it->hi - it->lo;
+    const int unite = rank->pooling == QY_POOLED_UNION;
+    float *scores = qyi_rank_take(arena, it->group * stride * sizeof(*scores));
+    float *pooled = qyi_rank_take(arena, range * sizeof(*pooled));
+
+    *goal = (struct qyi_rank_goal){.span = {.item = it,
+                                            .first = it->lo,
+                                            .n = range,
+                                            .scores = scores + qyi_rank_n_resident(it),
+                                            .stride = stride},
+                                   .k = it->k,
+                                   .pooled = pooled,
+                                   .ids = it->ids,
+                                   .n_ids = it->n_ids};
+    if (!scores || !pooled) {
+        return QY_ERR_NOMEM;
+    }
+    if (unite) {
+        goal->k = rank->per_head ? it->k : it->k / it->group;
+        goal->k = goal->k < range ? goal->k : range;
+        goal->lists = qyi_rank_take(arena, (size_t)it->group * goal->k * sizeof(*goal->lists));
+    }
+    return unite && !goal->lists ? QY_ERR_NOMEM : QY_OK;
+}
+
+/* First pass of the items whose candidates are fewer than all their tokens; the goals of the last
+ * pass then look at those. */
+static enum qy_status find_candidates(const struct qyi_rank *rank, struct qyi_rank_goal *goals,
+                                      uint32_t n, struct qy_arena *arena)
+{
+    struct qyi_rank_goal *coarse = qyi_rank_take(arena, n * sizeof(*coarse));
+    uint32_t *counts = qyi_rank_take(arena, n * sizeof(*counts));
+    struct qyi_rank_pass pass = {
+        .rank = rank, .stage = rank->first, .pooling = rank->pooling, .goals = coarse};
+
+    if (!coarse || !counts) {
+        return QY_ERR_NOMEM;
+    }
+    if (pass.pooling == QY_POOLED_UNION) {
+        pass.pooling = QY_POOLED_SUM;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        struct qyi_rank_span *span = &goals[i].span;
+        const uint32_t want = n_candidates(rank, span->item);
+
+        if (want == span->n) {
+            continue;
+        }
+        uint32_t *ids = qyi_rank_take(arena, want * sizeof(*ids));
+        if (!ids) {
+            return QY_ERR_NOMEM;
+        }
+        coarse[pass.n] = goals[i];
+        coarse[pass.n].k = want;
+        coarse[pass.n].ids = ids;
+        coarse[pass.n].n_ids = &counts[pass.n];
+        pass.n++;
+        span->ids = ids;
+        span->n = want;
+    }
+    return qyi_rank_pass_run(&pass, arena);
+}
+
+static enum qy_status select_batch(const struct qyi_rank *rank, const struct qy_select_item *items,
+                                   uint32_t n, struct qy_arena *arena)
+{
+    const struct qyi_rank_stage *last = rank->rerank ? rank->rerank : rank->first;
+    const int by_mass = last->trusted && rank->pooling != QY_POOLED_UNION;
+    struct qyi_rank_goal *goals = qyi_rank_take(arena, n * sizeof(*goals));
+    enum qy_status st = goals ? QY_OK : QY_ERR_NOMEM;
+
+    for (uint32_t i = 0; st == QY_OK && i < n; i++) {
+        st = goal_take(rank, &items[i], arena, &goals[i]);
+    }
+    if (st == QY_OK && rank->rerank) {
+        st = find_candidates(rank, goals, n, arena);
+    }
+    if (st != QY_OK) {
+        return st;
+    }
+    const struct qyi_rank_pass pass = {.rank = rank,
+                                       .stage = last,
+                                       .pooling = rank->pooling,
+                                       .mass = by_mass ? (float)rank->params->mass : 0.0F,
+                                       .goals = goals,
+                                       .n = n};
+    return qyi_rank_pass_run(&pass, arena);
+}
+
+enum qy_status qyi_rank_select(const struct qyi_rank *rank, const struct qy_select_item *items,
+                               uint32_t n_items, struct qy_arena *arena)
+{
+    uint32_t max_n = 1;
+
+    for (uint32_t i = 0; i < n_items; i++) {
+        max_n = items[i].n > max_n ? items[i].n : max_n;
+    }
+    const uint32_t step = batch_items(rank, n_items, max_n);
+    for (uint32_t first = 0; first < n_items; first += step) {
+        const uint32_t n = n_items - first < step ? n_items - first : step;
+        const size_t mark = qy_arena_mark(arena);
+        const enum qy_status st = select_batch(rank, &items[first], n, arena);
+
+        qy_arena_rewind(arena, mark);
+        if (st != QY_OK) {
+            return st;
+        }
+    }
+    return QY_OK;
+}
