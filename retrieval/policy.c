@@ -9,6 +9,7 @@ static const struct qy_policy_ops *const builtin[] = {
     &qyi_policy_dense,
     &qyi_policy_window,
     &qyi_policy_exact,
+    &qyi_policy_quest,
 };
 enum { N_BUILTIN = sizeof(builtin) / sizeof(builtin[0]) };
 
