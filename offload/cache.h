@@ -9,6 +9,7 @@
 #define QYI_OFFLOAD_CACHE_H
 
 #include "offload/block.h"
+#include "offload/policy_open.h"
 #include "offload/selection.h"
 
 struct qy_sequence {
@@ -34,25 +35,41 @@ struct qyi_slice {
     struct qyi_selection reach; /* n_tokens == 1             */
 };
 
-/* Rows, and their bytes, of counted slices. */
+/* Rows, and their bytes, of counted slices. As in struct qy_cache_stats. */
 struct qyi_counts {
-    uint64_t attended_rows, total_rows, read_bytes, dense_read_bytes;
+    uint64_t attended_rows, total_rows, sparse_attended_rows, sparse_total_rows;
+    uint64_t index_read_bytes, read_bytes, dense_read_bytes;
+};
+
+/* The audit of a cache with retrieval.audit_rate above 0. */
+struct qyi_audit {
+    double rate;
+    struct qy_audit_sums *sums;    /* [n_layers]                    */
+    struct qy_audit_item *items;   /* [max_sequences * n_kv_heads]  */
+    struct qy_select_item *select; /* of the items                  */
 };
 
 struct qyi_step {
     int active;
+    int appended; /* the policy has seen new tokens of it */
     uint32_t n_slices, n_rows;
     uint32_t n_layers_done;
     struct qyi_slice *slices;       /* [max_sequences]                  */
     uint8_t *layer_done;            /* [n_layers]                       */
     int32_t *positions;             /* [max_step_tokens]                */
     float *rope_table;              /* [max_step_tokens][rope.dim]      */
-    struct qy_append_item *appends; /* [max_sequences * n_kv_heads], as the next four */
+    struct qy_append_item *appends; /* [max_sequences * n_kv_heads], as the next six */
+    struct qy_append_view *views;
     struct qy_select_item *selects;
     struct qy_attend_item *attends;
     struct qy_chunk_item *chunks;
-    uint32_t *n_chosen;
-    uint32_t *ids; /* [max_sequences * n_kv_heads][ids_capacity] */
+    uint32_t *n_chosen; /* ids that the policy wrote                    */
+    uint32_t *n_listed; /* ids of the whole list                        */
+    uint32_t *ids;      /* [max_sequences * n_kv_heads][ids_capacity]   */
+    /* Parts of (slice, KV head): 0 attention over the ids, 1 the policy's estimate of the rest.
+     * NULL unless caps.partial. */
+    float *part_out; /* [max_sequences * n_kv_heads][2][group][d]    */
+    float *part_lse; /* [max_sequences * n_kv_heads][2][group]       */
     struct qyi_counts counts;
 };
 
@@ -63,10 +80,15 @@ struct qy_cache {
     struct qyi_layout layout;
     struct qyi_home home;
     struct qyi_selection_rule rule;
-    struct qy_policy *policy;      /* state; NULL when the policy has none */
-    uint32_t max_blocks;           /* of one sequence                      */
-    uint32_t ids_capacity;         /* of one list                          */
-    struct qy_sequence *sequences; /* [max_sequences] */
+    struct qyi_audit audit;
+    struct qy_retrieval_settings retrieval; /* the defaults, when none are given */
+    struct qy_policy *policy;               /* state; NULL when the policy has none */
+    uint32_t group;                         /* query heads of a KV head             */
+    uint32_t dense_layers;                  /* first layers that attend to all      */
+    uint64_t n_steps;                       /* finished, since open                 */
+    uint32_t max_blocks;                    /* of one sequence                      */
+    uint32_t ids_capacity;                  /* of one list                          */
+    struct qy_sequence *sequences;          /* [max_sequences] */
     uint32_t n_open;
     uint32_t *block_ids; /* backing of the sequences' arrays */
     uint8_t **block_addresses;
@@ -90,6 +112,75 @@ static inline struct qy_rows qyi_sequence_rows(const struct qy_sequence *seq, ui
                             .type = l->row_type};
 }
 
+static inline struct qy_slab qyi_sequence_index(const struct qy_sequence *seq, uint32_t layer,
+                                                uint32_t kv_head)
+{
+    const struct qyi_layout *l = &seq->cache->layout;
+
+    return (struct qy_slab){.blocks = l->index_slab_bytes > 0 ? seq->addresses : NULL,
+                            .offset = qyi_layout_index_at(l, layer, kv_head),
+                            .shift = l->shift};
+}
+
+/* What a slice attends to in one layer. */
+static inline struct qyi_selection qyi_slice_reach(const struct qy_cache *cache,
+                                                   const struct qyi_slice *slice, uint32_t layer)
+{
+    struct qyi_selection reach = slice->reach;
+
+    if (layer < cache->dense_layers) {
+        reach.reach = QYI_REACH_ALL;
+        reach.k = 0;
+    }
+    return reach;
+}
+
+/* Items of one device call at most: (slice, KV head). */
+static inline size_t qyi_cache_items(const struct qy_cache *cache)
+{
+    return (size_t)cache->params.max_sequences * cache->layout.n_kv_heads;
+}
+
+/* The list of ids of (slice, KV head). */
+static inline uint32_t *qyi_step_list(const struct qy_cache *cache, uint32_t slice, uint32_t head)
+{
+    const size_t place = (size_t)slice * cache->layout.n_kv_heads + head;
+
+    return cache->step.ids + place * cache->ids_capacity;
+}
+
+/* The queries of the group that reads KV head `head`, of the slice's first row. */
+static inline const float *qyi_group_q(const struct qy_cache *cache, const struct qy_qkv *qkv,
+                                       const struct qyi_slice *slice, uint32_t head)
+{
+    return qkv->q + slice->row * qkv->stride +
+           (size_t)head * cache->group * cache->params.shape.head_dim;
+}
+
+/* Part 0 or 1 of (slice, KV head) `place`: [group][d], and its [group] log-sum-exps. */
+static inline float *qyi_part_out(const struct qy_cache *cache, size_t place, uint32_t part)
+{
+    return cache->step.part_out + (2 * place + part) * cache->group * cache->layout.head_dim;
+}
+
+static inline float *qyi_part_lse(const struct qy_cache *cache, size_t place, uint32_t part)
+{
+    return cache->step.part_lse + (2 * place + part) * cache->group;
+}
+
+/* Tells the policy that a sequence's tokens from n_tokens on are gone. */
+static inline void qyi_policy_forget(const struct qy_cache *cache, uint32_t slot, uint32_t n_tokens)
+{
+    if (cache->params.policy->forget) {
+        cache->params.policy->forget(cache->policy, slot, n_tokens);
+    }
+}
+
+/* reserve.c: what the memory of a step takes beside the blocks, and the reservations. */
+uint64_t qyi_reserve_bytes(const struct qy_cache *cache);
+QY_MUST enum qy_status qyi_reserve(struct qy_cache *cache, struct qy_error *err);
+void qyi_reserve_free(struct qy_cache *cache);
+
 /* sequence.c: blocks for n_tokens in all; QY_AGAIN when so many are not free. [noalloc] */
 QY_MUST enum qy_status qyi_sequence_reserve(struct qy_sequence *seq, uint32_t n_tokens);
 /* Gives back the blocks that n_tokens do not need. clean: nothing was written to them. */
@@ -104,12 +195,24 @@ void qyi_sequence_unseal(struct qy_sequence *seq, uint32_t n_sealed);
 uint64_t qyi_stage_end(struct qy_cache *cache, enum qy_stage stage, uint64_t begin_ns,
                        uint32_t layer, uint32_t value);
 
-/* step_layer.c: the parts of qy_step_attend, in their order. */
+/* fill.c: arena bytes of one piece of fill_random's index (0: the policy has no append). */
+size_t qyi_fill_scratch(const struct qy_cache *cache);
+
+/* step.c: leaves the running step, and forgets what it added. clean: nothing was written to its
+ * blocks. */
+void qyi_step_leave(struct qy_cache *cache, int clean);
+
+/* step_layer.c, step_select.c: the parts of qy_step_attend. Encode is first for a policy that wants
+ * keys before RoPE; then append, encode for the others, select, attend, audit. */
+QY_MUST enum qy_status qyi_layer_encode(struct qy_cache *cache, uint32_t layer,
+                                        const struct qy_qkv *qkv);
 QY_MUST enum qy_status qyi_layer_append(struct qy_cache *cache, uint32_t layer,
                                         const struct qy_qkv *qkv);
 QY_MUST enum qy_status qyi_layer_select(struct qy_cache *cache, uint32_t layer,
                                         const struct qy_qkv *qkv);
 QY_MUST enum qy_status qyi_layer_attend(struct qy_cache *cache, uint32_t layer,
                                         const struct qy_qkv *qkv);
+QY_MUST enum qy_status qyi_layer_audit(struct qy_cache *cache, uint32_t layer,
+                                       const struct qy_qkv *qkv);
 
 #endif

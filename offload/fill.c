@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Random rows, for measurements of speed: a context of any length without a prefill. The values
- * have the scale of real ones (about normal, variance 1), nothing else. */
+ * have the scale of real ones (about normal, variance 1), nothing else. The policy is given the
+ * stored keys, whatever form it asks for, so that its index bytes are there too. */
 #include "offload/cache.h"
 
 #include <string.h>
 
-enum { TABLE_BITS = 12, TABLE = 1 << TABLE_BITS };
+enum { TABLE_BITS = 12, TABLE = 1 << TABLE_BITS, PIECE = 256, ALIGN = 64 };
 
 struct fill_job {
     const struct qy_sequence *seq;
@@ -78,6 +79,116 @@ static void fill_slabs(void *arg, uint32_t thread, uint32_t n_threads)
     }
 }
 
+/* Elements of one token's q and k in a piece. */
+static size_t piece_stride(const struct qy_cache *cache)
+{
+    const struct qy_kv_shape *shape = &cache->params.shape;
+
+    return (size_t)(shape->n_heads + shape->n_kv_heads) * shape->head_dim;
+}
+
+size_t qyi_fill_scratch(const struct qy_cache *cache)
+{
+    if (!cache->params.policy->append) {
+        return 0;
+    }
+    return PIECE * piece_stride(cache) * sizeof(float) + ALIGN;
+}
+
+/* Tokens first .. first + n - 1 of one layer: q, then the keys of all KV heads, per token. */
+struct piece_job {
+    const struct fill_job *fill;
+    uint32_t layer, first, n;
+    float *rows; /* [n][piece_stride] */
+};
+
+static void read_piece(void *arg, uint32_t thread, uint32_t n_threads)
+{
+    const struct piece_job *job = arg;
+    const struct qy_cache *cache = job->fill->seq->cache;
+    const struct qyi_layout *l = &cache->layout;
+    const size_t n_q = (size_t)cache->params.shape.n_heads * l->head_dim;
+    size_t begin;
+    size_t end;
+
+    qy_team_range(job->n, thread, n_threads, &begin, &end);
+    for (size_t t = begin; t < end; t++) {
+        float *out = job->rows + t * piece_stride(cache);
+
+        for (size_t i = 0; i < n_q; i++) {
+            out[i] = job->fill->f32[(t * n_q + i) & (TABLE - 1)];
+        }
+        for (uint32_t h = 0; h < l->n_kv_heads; h++) {
+            const struct qy_rows rows = qyi_sequence_rows(job->fill->seq, job->layer, h);
+            const uint8_t *key = qy_row_at(&rows, job->first + (uint32_t)t);
+            float *k = out + n_q + (size_t)h * l->head_dim;
+
+            for (uint32_t i = 0; l->row_type == QY_ROW_F16 && i < l->head_dim; i++) {
+                uint16_t half;
+
+                memcpy(&half, key + i * sizeof(half), sizeof(half));
+                k[i] = qy_f32_from_f16(half);
+            }
+            if (l->row_type == QY_ROW_F32) {
+                memcpy(k, key, l->head_dim * sizeof(float));
+            }
+        }
+    }
+}
+
+static enum qy_status append_piece(struct qy_cache *cache, const struct piece_job *job)
+{
+    const struct qyi_layout *l = &cache->layout;
+    const struct qy_sequence *seq = job->fill->seq;
+    const float *keys = job->rows + (size_t)cache->params.shape.n_heads * l->head_dim;
+    const size_t mark = qy_arena_mark(&cache->arena);
+
+    for (uint32_t h = 0; h < l->n_kv_heads; h++) {
+        cache->step.views[h] =
+            (struct qy_append_view){.k = keys + (size_t)h * l->head_dim,
+                                    .q = job->rows + (size_t)h * cache->group * l->head_dim,
+                                    .stride = piece_stride(cache),
+                                    .group = cache->group,
+                                    .first = job->first,
+                                    .n = job->n,
+                                    .layer = job->layer,
+                                    .kv_head = h,
+                                    .sequence = seq->slot,
+                                    .rows = qyi_sequence_rows(seq, job->layer, h),
+                                    .index = qyi_sequence_index(seq, job->layer, h)};
+    }
+    const enum qy_status st = cache->params.policy->append(cache->policy, cache->step.views,
+                                                           l->n_kv_heads, &cache->arena);
+    qy_arena_rewind(&cache->arena, mark);
+    return st;
+}
+
+/* Index bytes of the new rows, layer by layer. */
+static enum qy_status fill_index(struct qy_cache *cache, const struct fill_job *fill)
+{
+    const size_t mark = qy_arena_mark(&cache->arena);
+    enum qy_status st = QY_OK;
+
+    if (!cache->params.policy->append) {
+        return QY_OK;
+    }
+    struct piece_job job = {.fill = fill,
+                            .rows = qy_arena_take(&cache->arena, qyi_fill_scratch(cache), ALIGN)};
+    if (!job.rows) {
+        return QY_ERR_NOMEM;
+    }
+    for (; st == QY_OK && job.layer < cache->layout.n_layers; job.layer++) {
+        for (uint32_t done = 0; st == QY_OK && done < fill->n; done += job.n) {
+            job.first = fill->first + done;
+            job.n = fill->n - done < PIECE ? fill->n - done : PIECE;
+            qy_team_run(cache->rt->team, read_piece, &job);
+            st = append_piece(cache, &job);
+        }
+    }
+    qy_arena_rewind(&cache->arena, mark);
+    return st;
+}
+
 enum qy_status qy_sequence_fill_random(struct qy_sequence *seq, uint32_t n, uint64_t seed)
 {
     struct qy_cache *cache = seq->cache;
@@ -85,7 +196,7 @@ enum qy_status qy_sequence_fill_random(struct qy_sequence *seq, uint32_t n, uint
     if (seq->in_step || n > cache->params.max_tokens - seq->n_tokens) {
         return QY_ERR_INVALID;
     }
-    const enum qy_status st = qyi_sequence_reserve(seq, seq->n_tokens + n);
+    enum qy_status st = qyi_sequence_reserve(seq, seq->n_tokens + n);
     if (st != QY_OK) {
         return st;
     }
@@ -96,6 +207,12 @@ enum qy_status qy_sequence_fill_random(struct qy_sequence *seq, uint32_t n, uint
         job.f16[i] = qy_f16_from_f32(job.f32[i]);
     }
     qy_team_run(cache->rt->team, fill_slabs, &job);
+    st = fill_index(cache, &job);
+    if (st != QY_OK) {
+        qyi_policy_forget(cache, seq->slot, seq->n_tokens);
+        qyi_sequence_release(seq, seq->n_tokens, 0);
+        return st;
+    }
     for (uint32_t i = 0; i < n; i++) {
         seq->ids[seq->n_tokens + i] = (int32_t)(next_random(&state) & 0xffff);
     }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Sealing and checking. A sealed block carries the XXH3 of each of its slabs and the chain hash of
+ * Sealing and checking. A sealed block carries the XXH3 of each of its slabs, those of the index too, and the chain hash of
  * the token ids of its sequence up to its last token: equal hashes mean equal prefixes.
  * Slabs are independent, so the team shares them; the chain is short and serial.
  */
@@ -14,9 +14,14 @@ struct slab_job {
     size_t bad[MAX_THREADS]; /* first slab of a thread that differs; checking */
 };
 
-static uint64_t slab_sum(const struct qyi_layout *l, const uint8_t *block, size_t slab)
+/* Checksum i of a block: of slab i of rows, then of those of the index. */
+static uint64_t slab_sum(const struct qyi_layout *l, const uint8_t *block, size_t i)
 {
-    return qy_checksum(block + slab * l->slab_bytes, l->slab_bytes, slab);
+    if (i < l->n_slabs) {
+        return qy_checksum(block + i * l->slab_bytes, l->slab_bytes, i);
+    }
+    return qy_checksum(block + l->index_at + (i - l->n_slabs) * l->index_slab_bytes,
+                       l->index_slab_bytes, i);
 }
 
 static void seal_slabs(void *arg, uint32_t thread, uint32_t n_threads)
@@ -26,10 +31,10 @@ static void seal_slabs(void *arg, uint32_t thread, uint32_t n_threads)
     size_t begin;
     size_t end;
 
-    qy_team_range((size_t)job->n * l->n_slabs, thread, n_threads, &begin, &end);
+    qy_team_range((size_t)job->n * l->n_sums, thread, n_threads, &begin, &end);
     for (size_t i = begin; i < end; i++) {
-        uint8_t *block = job->seq->addresses[job->first + i / l->n_slabs];
-        const size_t slab = i % l->n_slabs;
+        uint8_t *block = job->seq->addresses[job->first + i / l->n_sums];
+        const size_t slab = i % l->n_sums;
 
         qyi_block_sums(l, block)[slab] = slab_sum(l, block, slab);
     }
@@ -42,11 +47,11 @@ static void check_slabs(void *arg, uint32_t thread, uint32_t n_threads)
     size_t begin;
     size_t end;
 
-    qy_team_range((size_t)job->n * l->n_slabs, thread, n_threads, &begin, &end);
+    qy_team_range((size_t)job->n * l->n_sums, thread, n_threads, &begin, &end);
     job->bad[thread] = SIZE_MAX;
     for (size_t i = begin; i < end; i++) {
-        uint8_t *block = job->seq->addresses[job->first + i / l->n_slabs];
-        const size_t slab = i % l->n_slabs;
+        uint8_t *block = job->seq->addresses[job->first + i / l->n_sums];
+        const size_t slab = i % l->n_sums;
 
         if (qyi_block_sums(l, block)[slab] != slab_sum(l, block, slab)) {
             job->bad[thread] = i;
@@ -151,10 +156,12 @@ enum qy_status qy_sequence_verify(const struct qy_sequence *seq, struct qy_error
     if (bad == SIZE_MAX) {
         return QY_OK;
     }
-    const uint32_t slab = (uint32_t)(bad % l->n_slabs);
+    const uint32_t sum = (uint32_t)(bad % l->n_sums);
+    const uint32_t slab = sum % l->n_slabs;
     return qy_error_set(err, QY_ERR_CORRUPT,
-                        "sequence %u block %u: checksum of layer %u KV head %u differs; the memory "
-                        "was changed after sealing; recompute the sequence",
-                        seq->slot, (uint32_t)(bad / l->n_slabs), slab / l->n_kv_heads,
+                        "sequence %u block %u: checksum of %slayer %u KV head %u differs; the "
+                        "memory was changed after sealing; recompute the sequence",
+                        seq->slot, (uint32_t)(bad / l->n_sums),
+                        sum < l->n_slabs ? "" : "the index of ", slab / l->n_kv_heads,
                         slab % l->n_kv_heads);
 }

@@ -9,7 +9,7 @@ struct qyi_selection qyi_selection_plan(const struct qyi_selection_rule *rule,
 
     s.lo = rule->sinks < n ? rule->sinks : n;
     s.hi = n > rule->window && n - rule->window > s.lo ? n - rule->window : s.lo;
-    if (mode == QY_ATTEND_DENSE || rule->caps.dense || s.hi == s.lo) {
+    if (mode == QY_ATTEND_DENSE || rule->caps.dense || s.hi == s.lo || n < rule->min_tokens) {
         return s;
     }
     if (rule->caps.select_nothing) {
@@ -23,6 +23,10 @@ struct qyi_selection qyi_selection_plan(const struct qyi_selection_rule *rule,
     }
     s.reach = QYI_REACH_SELECT;
     s.k = k < candidates ? k : candidates;
+    s.most = s.k;
+    if (rule->caps.per_head) {
+        s.most = (uint64_t)s.k * rule->group < candidates ? s.k * rule->group : candidates;
+    }
     return s;
 }
 
@@ -40,6 +44,10 @@ uint32_t qyi_selection_capacity(const struct qyi_selection_rule *rule, uint32_t 
         if (k >= max_tokens && !(rule->budget.mass > 0.0)) {
             return 0; /* the budget covers every length: nothing is ever chosen */
         }
+        if (rule->caps.per_head) { /* before equal ids are joined there may be more than tokens */
+            most += (uint64_t)k * rule->group;
+            return most < UINT32_MAX ? (uint32_t)most : UINT32_MAX;
+        }
         most += k;
     }
     return most < max_tokens ? (uint32_t)most : max_tokens;
@@ -48,7 +56,7 @@ uint32_t qyi_selection_capacity(const struct qyi_selection_rule *rule, uint32_t 
 uint32_t qyi_selection_merge(const struct qyi_selection *s, uint32_t n_chosen, uint32_t *ids)
 {
     uint32_t *const chosen = ids + s->lo;
-    int bad = n_chosen > s->k;
+    int bad = n_chosen > s->most;
 
     if (!bad && n_chosen > 0) {
         bad = chosen[0] < s->lo || chosen[n_chosen - 1] >= s->hi;

@@ -19,20 +19,25 @@ enum qyi_reach {
 struct qyi_selection {
     enum qyi_reach reach;
     uint32_t n, lo, hi;
-    uint32_t k; /* 0 unless reach is QYI_REACH_SELECT */
+    uint32_t k;    /* of the budget, as the policy gets it; 0 unless reach is QYI_REACH_SELECT */
+    uint32_t most; /* ids that the policy may write: k, or those of every head of the group */
 };
 
 struct qyi_selection_rule {
     struct qy_policy_caps caps;
     struct qy_budget budget;
+    uint32_t group; /* query heads of a KV head: lists with caps.per_head */
     uint32_t sinks, window;
+    uint32_t min_tokens; /* below so many: QYI_REACH_ALL */
 };
 
 /* What a sequence of n tokens (the new one included, n > 0) attends to. When the budget covers
- * all candidates and no mass bounds it, nothing needs to be chosen: QYI_REACH_ALL. [noalloc] */
+ * all candidates and no mass bounds it, or the sequence is too short for a choice to pay, nothing
+ * is chosen: QYI_REACH_ALL. [noalloc] */
 struct qyi_selection qyi_selection_plan(const struct qyi_selection_rule *rule,
                                         enum qy_attend_mode mode, uint32_t n);
-/* Ids that a list may take for any sequence of up to max_tokens; 0: no list is ever made. */
+/* Ids that a list may take for any sequence of up to max_tokens; 0: no list is ever made. With
+ * caps.per_head there is room for the lists of all heads of a group, equal ids and all. */
 uint32_t qyi_selection_capacity(const struct qyi_selection_rule *rule, uint32_t max_tokens);
 /* Completes ids: the policy wrote n_chosen ids at ids + lo; writes sinks before and the window
  * behind. Returns the length of the list, or 0 when the chosen ids are not ascending in

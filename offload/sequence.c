@@ -59,6 +59,7 @@ void qy_sequence_close(struct qy_sequence *seq)
     if (seq->in_step) {
         qy_step_abort(seq->cache);
     }
+    qyi_policy_forget(seq->cache, seq->slot, 0);
     seq->n_sealed = 0;
     seq->n_tokens = 0;
     qyi_sequence_release(seq, 0, 0);
@@ -79,6 +80,9 @@ enum qy_status qy_sequence_truncate(struct qy_sequence *seq, uint32_t n_tokens)
     const uint32_t full = n_tokens >> seq->cache->layout.shift;
     if (full < seq->n_sealed) {
         qyi_sequence_unseal(seq, full);
+    }
+    if (n_tokens < seq->n_tokens) {
+        qyi_policy_forget(seq->cache, seq->slot, n_tokens);
     }
     seq->n_tokens = n_tokens;
     qyi_sequence_release(seq, n_tokens, 0);
@@ -134,5 +138,6 @@ enum qy_status qy_sequence_copy(struct qy_sequence *dst, const struct qy_sequenc
     memcpy(dst->ids, src->ids, src->n_tokens * sizeof(*dst->ids));
     dst->n_tokens = src->n_tokens;
     dst->n_sealed = src->n_sealed;
+    qyi_policy_forget(cache, dst->slot, 0);
     return QY_OK;
 }

@@ -47,6 +47,9 @@ void qy_cache_stats(const struct qy_cache *cache, struct qy_cache_stats *stats)
     *stats = (struct qy_cache_stats){
         .attended_rows = cache->counts.attended_rows,
         .total_rows = cache->counts.total_rows,
+        .sparse_attended_rows = cache->counts.sparse_attended_rows,
+        .sparse_total_rows = cache->counts.sparse_total_rows,
+        .index_read_bytes = cache->counts.index_read_bytes,
         .read_bytes = cache->counts.read_bytes,
         .dense_read_bytes = cache->counts.dense_read_bytes,
         .host_bytes = (uint64_t)used * l->block_bytes - index,
@@ -59,8 +62,19 @@ void qy_cache_stats(const struct qy_cache *cache, struct qy_cache_stats *stats)
     memcpy(stats->stage_ns, cache->stage_ns, sizeof(stats->stage_ns));
 }
 
+void qy_cache_audit(const struct qy_cache *cache, uint32_t layer, struct qy_audit_sums *sums)
+{
+    *sums = (struct qy_audit_sums){0};
+    if (cache->audit.sums && layer < cache->layout.n_layers) {
+        *sums = cache->audit.sums[layer];
+    }
+}
+
 void qy_cache_stats_reset(struct qy_cache *cache)
 {
+    if (cache->audit.sums) {
+        memset(cache->audit.sums, 0, cache->layout.n_layers * sizeof(*cache->audit.sums));
+    }
     cache->counts = (struct qyi_counts){0};
     memset(cache->stage_ns, 0, sizeof(cache->stage_ns));
 }

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The parts of one layer of a step: each gathers its items over all slices and KV heads and calls
+ * The parts of one layer of a step, less the choice (step_select.c): each gathers its items over all slices and KV heads and calls
  * the device once. Items of a slice are [kv_head]; the items of slices follow each other.
  */
 #include "offload/cache.h"
+
+#include <math.h>
 
 static enum qy_status rotate(struct qy_cache *cache, const struct qy_qkv *qkv)
 {
@@ -52,25 +54,17 @@ enum qy_status qyi_layer_append(struct qy_cache *cache, uint32_t layer, const st
     return qy_device_append(cache->dev, step->appends, n);
 }
 
-/* The queries of the group that reads KV head h, of the slice's row t. */
-static const float *group_q(const struct qy_cache *cache, const struct qy_qkv *qkv,
-                            const struct qyi_slice *s, uint32_t h)
+/* Where the outputs of KV head h's group go, of the slice's first row. */
+static float *group_out(const struct qy_cache *cache, const struct qy_qkv *qkv,
+                        const struct qyi_slice *s, uint32_t h)
 {
     const struct qy_kv_shape *shape = &cache->params.shape;
-    const uint32_t group = shape->n_heads / shape->n_kv_heads;
+    const size_t head = (size_t)s->row * shape->n_heads + (size_t)h * cache->group;
 
-    return qkv->q + s->row * qkv->stride + (size_t)h * group * shape->head_dim;
+    return qkv->out + head * shape->head_dim;
 }
 
-/* The list of ids of (slice, KV head h). */
-static uint32_t *list_of(const struct qy_cache *cache, uint32_t slice, uint32_t h)
-{
-    const size_t place = (size_t)slice * cache->layout.n_kv_heads + h;
-
-    return cache->step.ids + place * cache->ids_capacity;
-}
-
-enum qy_status qyi_layer_select(struct qy_cache *cache, uint32_t layer, const struct qy_qkv *qkv)
+enum qy_status qyi_layer_encode(struct qy_cache *cache, uint32_t layer, const struct qy_qkv *qkv)
 {
     const struct qy_kv_shape *shape = &cache->params.shape;
     struct qyi_step *step = &cache->step;
@@ -78,64 +72,118 @@ enum qy_status qyi_layer_select(struct qy_cache *cache, uint32_t layer, const st
 
     for (uint32_t i = 0; i < step->n_slices; i++) {
         const struct qyi_slice *s = &step->slices[i];
-        const struct qyi_selection *r = &s->reach;
 
         for (uint32_t h = 0; h < shape->n_kv_heads; h++) {
-            uint32_t *n_chosen = &step->n_chosen[i * shape->n_kv_heads + h];
+            const size_t at = s->row * qkv->stride + (size_t)h * shape->head_dim;
 
-            *n_chosen = 0;
-            if (r->reach != QYI_REACH_SELECT) {
-                continue;
-            }
-            step->selects[n++] =
-                (struct qy_select_item){.q = group_q(cache, qkv, s, h),
-                                        .rows = qyi_sequence_rows(s->seq, layer, h),
-                                        .group = shape->n_heads / shape->n_kv_heads,
-                                        .n = r->n,
-                                        .lo = r->lo,
-                                        .hi = r->hi,
-                                        .k = r->k,
+            step->views[n++] =
+                (struct qy_append_view){.k = qkv->k + at,
+                                        .q = qyi_group_q(cache, qkv, s, h),
+                                        .stride = qkv->stride,
+                                        .group = cache->group,
+                                        .first = s->first,
+                                        .n = s->n_tokens,
                                         .layer = layer,
                                         .kv_head = h,
                                         .sequence = s->seq->slot,
-                                        .ids = list_of(cache, i, h) + r->lo,
-                                        .n_ids = n_chosen};
+                                        .rows = qyi_sequence_rows(s->seq, layer, h),
+                                        .index = qyi_sequence_index(s->seq, layer, h)};
         }
     }
-    if (n == 0) {
-        return QY_OK;
+    step->appended = 1;
+    return cache->params.policy->append(cache->policy, step->views, n, &cache->arena);
+}
+
+/* Did the policy estimate what (slice, KV head) leaves out? QY_ERR_INVALID: it is no estimate. */
+static enum qy_status estimated(const struct qy_cache *cache, size_t place, int *is)
+{
+    const float *lse = qyi_part_lse(cache, place, 1);
+
+    *is = 0;
+    for (uint32_t g = 0; g < cache->group; g++) {
+        if (!(lse[g] < INFINITY)) {
+            return QY_ERR_INVALID;
+        }
+        *is |= lse[g] > -INFINITY;
     }
-    return cache->params.policy->select(cache->policy, step->selects, n, &cache->arena);
+    return QY_OK;
+}
+
+/* Counts the rows that one (slice, KV head) attends to. */
+static void count_attended(struct qy_cache *cache, uint32_t layer, uint32_t n)
+{
+    struct qyi_counts *c = &cache->step.counts;
+
+    c->attended_rows += n;
+    c->sparse_attended_rows += layer < cache->dense_layers ? 0 : n;
+    c->read_bytes += n * cache->layout.row_bytes;
 }
 
 /* The item of one (slice of one token, KV head). QY_ERR_INVALID: the policy's ids are no list. */
 static enum qy_status attend_item(struct qy_cache *cache, uint32_t layer, const struct qy_qkv *qkv,
                                   uint32_t slice, uint32_t h, struct qy_attend_item *item)
 {
-    const struct qy_kv_shape *shape = &cache->params.shape;
     struct qyi_step *step = &cache->step;
     const struct qyi_slice *s = &step->slices[slice];
-    const uint32_t group = shape->n_heads / shape->n_kv_heads;
-    const size_t out_at = (size_t)s->row * shape->n_heads + (size_t)h * group;
+    const struct qyi_selection reach = qyi_slice_reach(cache, s, layer);
+    const size_t place = (size_t)slice * cache->layout.n_kv_heads + h;
 
-    *item = (struct qy_attend_item){.q = group_q(cache, qkv, s, h),
+    *item = (struct qy_attend_item){.q = qyi_group_q(cache, qkv, s, h),
                                     .rows = qyi_sequence_rows(s->seq, layer, h),
-                                    .n = s->reach.n,
-                                    .group = group,
-                                    .out = qkv->out + out_at * shape->head_dim};
-    if (s->reach.reach != QYI_REACH_ALL) {
-        uint32_t *ids = list_of(cache, slice, h);
+                                    .n = reach.n,
+                                    .group = cache->group,
+                                    .out = group_out(cache, qkv, s, h)};
+    if (reach.reach != QYI_REACH_ALL) {
+        uint32_t *ids = qyi_step_list(cache, slice, h);
 
-        item->n =
-            qyi_selection_merge(&s->reach, step->n_chosen[slice * shape->n_kv_heads + h], ids);
+        item->n = qyi_selection_merge(&reach, step->n_chosen[place], ids);
         item->ids = ids;
+        step->n_listed[place] = item->n;
         if (item->n == 0) {
             return QY_ERR_INVALID;
         }
     }
     if (s->counted) {
-        step->counts.attended_rows += item->n;
-        step->counts.read_bytes += item->n * cache->layout.row_bytes;
+        count_attended(cache, layer, item->n);
+    }
+    if (step->part_lse && reach.reach == QYI_REACH_SELECT) {
+        int is;
+        const enum qy_status st = estimated(cache, place, &is);
+
+        if (st != QY_OK) {
+            return st;
+        }
+        if (is) { /* both parts lie together, to be merged */
+            item->out = qyi_part_out(cache, place, 0);
+            item->lse = qyi_part_lse(cache, place, 0);
+        }
+    }
+    return QY_OK;
+}
+
+/* Merges attention over the ids with the policy's estimate, where there is one. */
+static enum qy_status merge_parts(struct qy_cache *cache, const struct qy_qkv *qkv)
+{
+    struct qyi_step *step = &cache->step;
+    const uint32_t d = cache->params.shape.head_dim;
+    uint32_t a = 0;
+
+    for (uint32_t i = 0; i < step->n_slices; i++) {
+        const struct qyi_slice *s = &step->slices[i];
+
+        for (uint32_t h = 0; s->n_tokens == 1 && h < cache->layout.n_kv_heads; h++) {
+            const struct qy_attend_item *item = &step->attends[a++];
+
+            if (!item->lse) {
+                continue;
+            }
+            const enum qy_status st =
+                qy_device_merge(cache->dev, item->out, item->lse, 2, cache->group, d,
+                                group_out(cache, qkv, s, h), NULL);
+            if (st != QY_OK) {
+                return st;
+            }
+        }
     }
     return QY_OK;
 }
@@ -145,16 +193,14 @@ static struct qy_chunk_item chunk_item(const struct qy_cache *cache, uint32_t la
 {
     const struct qy_kv_shape *shape = &cache->params.shape;
     const struct qyi_slice *s = &cache->step.slices[slice];
-    const uint32_t group = shape->n_heads / shape->n_kv_heads;
-    const size_t out_at = (size_t)s->row * shape->n_heads + (size_t)h * group;
 
-    return (struct qy_chunk_item){.q = group_q(cache, qkv, s, h),
+    return (struct qy_chunk_item){.q = qyi_group_q(cache, qkv, s, h),
                                   .q_stride = qkv->stride,
                                   .rows = qyi_sequence_rows(s->seq, layer, h),
                                   .first = s->first,
                                   .n_q = s->n_tokens,
-                                  .group = group,
-                                  .out = qkv->out + out_at * shape->head_dim,
+                                  .group = cache->group,
+                                  .out = group_out(cache, qkv, s, h),
                                   .out_stride = (size_t)shape->n_heads * shape->head_dim};
 }
 
@@ -180,6 +226,9 @@ enum qy_status qyi_layer_attend(struct qy_cache *cache, uint32_t layer, const st
     }
     if (n_attends > 0) {
         st = qy_device_attend(cache->dev, step->attends, n_attends, scale, &cache->arena);
+    }
+    if (st == QY_OK && step->part_lse) {
+        st = merge_parts(cache, qkv);
     }
     if (st == QY_OK && n_chunks > 0) {
         st = qy_device_attend_chunk(cache->dev, step->chunks, n_chunks, scale, &cache->arena);

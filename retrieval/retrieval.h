@@ -86,9 +86,61 @@ QY_MUST enum qy_status qy_codebook_set(struct qy_codebook *codebook, uint32_t la
 /* Writes the file, whole or not at all. */
 QY_MUST enum qy_status qy_codebook_save(const struct qy_codebook *codebook, const char *path,
                                         struct qy_error *err);
-/* Is it of this kind, model and shape? QY_ERR_CONFIG names what differs. */
+/* Is it of this kind, model and shape? What is 0 or empty in want is not compared (the cache does not
+ * know whose model it serves: model_hash 0). QY_ERR_CONFIG names what differs. */
 QY_MUST enum qy_status qy_codebook_check(const struct qy_codebook *codebook,
                                          const struct qy_codebook_info *want, struct qy_error *err);
+
+/* ---- learning codebooks ---------------------------------------------------------------------- */
+
+/* How errors of a key are weighed: by the queries that it will meet, as far as they are known. */
+enum qy_metric {
+    QY_METRIC_AUTO = 0,     /* PQ4: rotary; VQ: query-avg                                        */
+    QY_METRIC_ROTARY,       /* PQ4: each rotary pair by the mean length of queries in it         */
+    QY_METRIC_PLAIN,        /* every element alike                                               */
+    QY_METRIC_QUERY,        /* VQ: by E[q^T q], queries turned to one distance: A2ATS, eq. 13-18  */
+    QY_METRIC_QUERY_AVERAGE /* VQ: the same, averaged over seven distances                       */
+};
+const char *qy_metric_name(enum qy_metric metric); /* "auto", "rotary", "plain", "query", ... */
+/* QY_ERR_CONFIG lists the names. */
+QY_MUST enum qy_status qy_metric_parse(const char *name, enum qy_metric *metric,
+                                       struct qy_error *err);
+
+struct qy_train_params {
+    struct qy_rope rope;
+    enum qy_metric metric;
+    uint32_t max_position; /* PQ4: keys are learnt at positions below this                    */
+    uint32_t distance;     /* QY_METRIC_QUERY: how far queries are from keys; 0 = 2048         */
+    uint32_t iterations;   /* of k-means                                                      */
+    uint64_t seed;
+};
+
+/* What was seen of one (layer, KV head), all before RoPE. */
+struct qy_train_samples {
+    const uint16_t *k;   /* [n][d] f16                                                     */
+    size_t n;            /* more than there are words, to be of use                        */
+    const double *query; /* [d][d]: mean of q^T q over tokens and the group; NULL: unknown */
+};
+
+/* Can this build learn codebooks? QY_ERR_UNSUPPORTED says how to get it. [any] */
+QY_MUST enum qy_status qy_codebook_train_present(struct qy_error *err);
+/* Learns the tables of (layer, KV head) and sets them. *distortion (may be NULL): share of the keys'
+ * variance, in the metric's space, that the words do not catch. Runs on the calling thread alone:
+ * heads are learnt side by side, each by one thread. [any] [alloc] */
+QY_MUST enum qy_status qy_codebook_train(struct qy_codebook *codebook, uint32_t layer,
+                                         uint32_t kv_head, const struct qy_train_params *params,
+                                         const struct qy_train_samples *samples, double *distortion,
+                                         struct qy_error *err);
+
+/* A calibration that was interrupted: as qy_codebook_open and qy_codebook_save, but tables may be
+ * missing, and a tag tells what the calibration was asked for. */
+QY_MUST enum qy_status qy_codebook_open_part(const struct qy_allocator *mem, const char *path,
+                                             struct qy_codebook **codebook, uint64_t *tag,
+                                             struct qy_error *err);
+QY_MUST enum qy_status qy_codebook_save_part(const struct qy_codebook *codebook, uint64_t tag,
+                                             const char *path, struct qy_error *err);
+/* Are the tables of (layer, KV head) there? */
+int qy_codebook_has(const struct qy_codebook *codebook, uint32_t layer, uint32_t kv_head);
 
 /* ---- policies -------------------------------------------------------------------------------- */
 
@@ -101,7 +153,7 @@ struct qy_append_view {
     size_t stride;
     uint32_t group, first, n;
     uint32_t layer, kv_head, sequence;
-    struct qy_rows rows;  /* already written                         */
+    struct qy_rows rows;  /* already written; with QY_KEYS_BEFORE_ROPE not yet: not to be read */
     struct qy_slab index; /* of this (sequence, layer, KV head)      */
 };
 
@@ -256,9 +308,11 @@ const char *qy_policy_argument(const char *name);
 
 /* How good selections were, against exact attention of the same query. */
 struct qy_audit_sums {
-    uint64_t n;    /* (sequence, layer, KV head, step) looked at        */
-    double recall; /* sum of: share of the best ids, as many as were chosen, that were chosen */
-    double mass;   /* sum of: mean over the group of the attention mass of all attended ids   */
+    uint64_t n; /* (sequence, layer, KV head, step) looked at        */
+    /* sum of: share of the best ids, as many as were chosen, that were chosen. None chosen: 1, or 0
+     * when none could be (k = 0). */
+    double recall;
+    double mass; /* sum of: mean over the group of the attention mass of all attended ids   */
 };
 
 /* Measures one layer's items after select: attended lists [n_items] hold sinks, chosen and window.

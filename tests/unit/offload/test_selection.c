@@ -99,7 +99,8 @@ static void capacity_holds_every_list(void **state)
 
 static void merge_gives_sinks_chosen_and_window_in_order(void **state)
 {
-    const struct qyi_selection s = {.reach = QYI_REACH_SELECT, .n = 20, .lo = 2, .hi = 17, .k = 4};
+    const struct qyi_selection s = {
+        .reach = QYI_REACH_SELECT, .n = 20, .lo = 2, .hi = 17, .k = 4, .most = 4};
     uint32_t ids[16] = {99, 99, 2, 5, 16};
     static const uint32_t want[] = {0, 1, 2, 5, 16, 17, 18, 19};
     static const uint32_t frame[] = {0, 1, 17, 18, 19};
@@ -120,7 +121,8 @@ static void merge_refuses_what_is_no_list(void **state)
         {2, {5, 5}},          {2, {6, 5}}, {1, {1}}, {1, {17}}, {3, {3, 4, UINT32_MAX}},
         {5, {2, 3, 4, 5, 6}},
     };
-    const struct qyi_selection s = {.reach = QYI_REACH_SELECT, .n = 20, .lo = 2, .hi = 17, .k = 4};
+    const struct qyi_selection s = {
+        .reach = QYI_REACH_SELECT, .n = 20, .lo = 2, .hi = 17, .k = 4, .most = 4};
     (void)state;
 
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {

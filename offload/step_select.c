@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The parts of a layer that concern the choice of tokens: asking the policy, and measuring how good
+ * its answer was (retrieval.audit_rate). Items of a slice are [kv_head], as in step_layer.c. */
+#include "offload/cache.h"
+
+#include <math.h>
+
+static struct qy_select_item select_item(const struct qy_cache *cache, uint32_t layer,
+                                         const struct qy_qkv *qkv, uint32_t slice, uint32_t h)
+{
+    const struct qyi_step *step = &cache->step;
+    const struct qyi_slice *s = &step->slices[slice];
+    const struct qyi_selection reach = qyi_slice_reach(cache, s, layer);
+    const size_t place = (size_t)slice * cache->layout.n_kv_heads + h;
+
+    return (struct qy_select_item){.q = qyi_group_q(cache, qkv, s, h),
+                                   .rows = qyi_sequence_rows(s->seq, layer, h),
+                                   .index = qyi_sequence_index(s->seq, layer, h),
+                                   .group = cache->group,
+                                   .n = reach.n,
+                                   .lo = reach.lo,
+                                   .hi = reach.hi,
+                                   .k = reach.k,
+                                   .layer = layer,
+                                   .kv_head = h,
+                                   .sequence = s->seq->slot,
+                                   .ids = qyi_step_list(cache, slice, h) + reach.lo,
+                                   .n_ids = &step->n_chosen[place]};
+}
+
+/* Gives the item its place for an estimate: none, until the policy writes one. */
+static void offer_part(const struct qy_cache *cache, size_t place, struct qy_select_item *item)
+{
+    item->part_out = qyi_part_out(cache, place, 1);
+    item->part_lse = qyi_part_lse(cache, place, 1);
+    for (uint32_t g = 0; g < cache->group; g++) {
+        item->part_lse[g] = -INFINITY;
+    }
+}
+
+enum qy_status qyi_layer_select(struct qy_cache *cache, uint32_t layer, const struct qy_qkv *qkv)
+{
+    struct qyi_step *step = &cache->step;
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < step->n_slices; i++) {
+        const int selects =
+            qyi_slice_reach(cache, &step->slices[i], layer).reach == QYI_REACH_SELECT;
+
+        for (uint32_t h = 0; h < cache->layout.n_kv_heads; h++) {
+            const size_t place = (size_t)i * cache->layout.n_kv_heads + h;
+
+            step->n_chosen[place] = 0;
+            if (!selects) {
+                continue;
+            }
+            step->selects[n] = select_item(cache, layer, qkv, i, h);
+            if (step->part_lse) {
+                offer_part(cache, place, &step->selects[n]);
+            }
+            n++;
+        }
+    }
+    if (n == 0) {
+        return QY_OK;
+    }
+    return cache->params.policy->select(cache->policy, step->selects, n, &cache->arena);
+}
+
+/* Is this one of the share to look at? Repeatable: the same run looks at the same ones. */
+static int is_audited(const struct qy_cache *cache, uint32_t layer, uint32_t slot, uint32_t h)
+{
+    const uint64_t key[2] = {((uint64_t)layer << 32) | h, slot};
+    const uint64_t hash = qy_checksum(key, sizeof(key), cache->n_steps);
+
+    return (double)(hash >> 11) * 0x1p-53 < cache->audit.rate;
+}
+
+enum qy_status qyi_layer_audit(struct qy_cache *cache, uint32_t layer, const struct qy_qkv *qkv)
+{
+    const struct qyi_step *step = &cache->step;
+    struct qyi_audit *audit = &cache->audit;
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < step->n_slices; i++) {
+        const struct qyi_slice *s = &step->slices[i];
+
+        if (qyi_slice_reach(cache, s, layer).reach == QYI_REACH_ALL) {
+            continue;
+        }
+        for (uint32_t h = 0; h < cache->layout.n_kv_heads; h++) {
+            if (!is_audited(cache, layer, s->seq->slot, h)) {
+                continue;
+            }
+            audit->select[n] = select_item(cache, layer, qkv, i, h);
+            audit->items[n] = (struct qy_audit_item){
+                .select = &audit->select[n],
+                .ids = qyi_step_list(cache, i, h),
+                .n_ids = step->n_listed[(size_t)i * cache->layout.n_kv_heads + h]};
+            n++;
+        }
+    }
+    if (n == 0) {
+        return QY_OK;
+    }
+    return qy_audit(cache->dev, audit->items, n, cache->params.scale, &cache->arena,
+                    &audit->sums[layer]);
+}
