@@ -26,7 +26,7 @@ struct qyi_rank;
 /* A way to score. */
 struct qyi_rank_stage {
     int trusted; /* near enough to the truth for the mass of a budget: not of coarse codes */
-    int by_ids;  /* takes ids: may rerank                                                  */
+    /* Spans have ids when the stage reranks, and only then. */
     enum qy_status (*score)(const struct qyi_rank *rank, const struct qyi_rank_span *spans,
                             uint32_t n, struct qy_arena *arena); /* [noalloc] */
     /* Arena bytes of a call of n spans; grows with n. NULL: none. */
@@ -38,7 +38,7 @@ struct qyi_rank {
     const struct qy_policy_params *params; /* kept */
     void *ctx;                             /* kept; of the stages */
     const struct qyi_rank_stage *first;
-    const struct qyi_rank_stage *rerank; /* NULL: none                                         */
+    const struct qyi_rank_stage *rerank; /* NULL: none; takes ids                              */
     double overfetch;                    /* candidates of the rerank, times k                  */
     enum qy_pool_choice pooling;         /* not QY_POOLED_AUTO                                 */
     int per_head; /* union: each query head has k of its own; else k / group (rounded down) */

@@ -33,4 +33,4 @@ static size_t score_keys_scratch(const struct qyi_rank *rank, uint32_t n_spans)
 }
 
 const struct qyi_rank_stage qyi_stage_exact = {
-    .trusted = 1, .by_ids = 1, .score = score_keys, .scratch = score_keys_scratch};
+    .trusted = 1, .score = score_keys, .scratch = score_keys_scratch};
