@@ -112,7 +112,7 @@ static void print_json(const struct decode *d, double step_ms, double ceiling)
     const struct qyi_args *args = d->engine.app->args;
     const struct qy_cache_stats *c = &d->report.cache;
     cJSON *object = cJSON_CreateObject();
-    qyi_report_json(&d->report, object);
+    qyi_report_json(&d->engine, &d->report, object);
     cJSON_DeleteItemFromObject(object, "decode_tps");
     if (args->file == NULL) {
         cJSON_DeleteItemFromObject(object, "prefill_tps");
@@ -128,7 +128,6 @@ static void print_json(const struct decode *d, double step_ms, double ceiling)
     cJSON_AddNullToObject(object, "overlap");
     cJSON_AddNumberToObject(object, "batch", (double)args->batch);
     cJSON_AddNumberToObject(object, "context", (double)args->context);
-    cJSON_AddStringToObject(object, "policy", d->engine.policy->name);
     cJSON_AddStringToObject(object, "kernels", qy_device_caps(d->engine.dev)->kernels);
     cJSON_AddNumberToObject(object, "kv_gbps",
                             (double)c->read_bytes / (double)(c->stage_ns[QY_STAGE_ATTEND] +

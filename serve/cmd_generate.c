@@ -38,9 +38,8 @@ static enum qy_status print_result(struct qyi_engine *engine, const struct qyi_a
     if (engine->app->args->json) {
         cJSON *object = cJSON_CreateObject();
         qyi_answer_json(answer, object);
-        qyi_report_json(report, object);
+        qyi_report_json(engine, report, object);
         cJSON_AddItemToObject(object, "events", cJSON_CreateArray());
-        cJSON_AddStringToObject(object, "policy", engine->policy->name);
         cJSON_AddBoolToObject(object, "interrupted", qyi_interrupted());
         return qyi_print_json(object) == 0 ? QY_OK : QY_ERR_NOT_FOUND;
     }

@@ -21,10 +21,10 @@ static void print_text(struct qyi_engine *engine, const struct qyi_answer *dense
                        const struct qyi_answer *sparse, struct qyi_report *report)
 {
     char title[400], text[80];
-    snprintf(title, sizeof title, "policy %s, budget %s", engine->policy->name,
+    snprintf(title, sizeof title, "policy %s, budget %s", engine->app->retrieval.policy,
              engine->app->retrieval.budget);
     qyi_print_columns(stdout, "dense", dense->text, title, sparse->text);
-    printf("\n%-22s %14s %14s\n", "", "dense", engine->policy->name);
+    printf("\n%-22s %14s %14s\n", "", "dense", engine->app->retrieval.policy);
     printf("%-22s %13.1f%% %13.1f%%\n", "tokens attended", 100.0,
            100.0 * qyi_attended(&report->cache));
     printf("%-22s %14s ", "KV bytes read",
@@ -58,8 +58,7 @@ static int print_json(struct qyi_engine *engine, const struct qyi_answer *dense,
     qyi_answer_json(dense, a);
     cJSON_AddNumberToObject(a, "decode_tps", qyi_per_second(dense->n, dense->ns));
     qyi_answer_json(sparse, object);
-    qyi_report_json(report, object);
-    cJSON_AddStringToObject(object, "policy", engine->policy->name);
+    qyi_report_json(engine, report, object);
     cJSON_AddNumberToObject(object, "same_prefix", (double)same_prefix(dense, sparse));
     cJSON_AddItemToObject(object, "events", cJSON_CreateArray());
     return qyi_print_json(object);

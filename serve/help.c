@@ -22,6 +22,13 @@ static void print_options(FILE *out, unsigned command)
     }
 }
 
+void qyi_print_policies(FILE *out)
+{
+    for (size_t i = 0; qy_policy_at(i) != NULL; i++) {
+        fprintf(out, "  %-10s %s\n", qy_policy_at(i)->name, qy_policy_at(i)->summary);
+    }
+}
+
 void qyi_print_help(FILE *out, enum qyi_command command)
 {
     if (command != 0) {
@@ -30,9 +37,7 @@ void qyi_print_help(FILE *out, enum qyi_command command)
         print_options(out, (unsigned)command);
         if ((command & QYI_ENGINE) != 0) {
             fprintf(out, "\npolicies\n");
-            for (size_t i = 0; qy_policy_at(i) != NULL; i++) {
-                fprintf(out, "  %-10s %s\n", qy_policy_at(i)->name, qy_policy_at(i)->summary);
-            }
+            qyi_print_policies(out);
         }
         return;
     }
@@ -152,6 +157,10 @@ int qyi_cmd_help(const struct qyi_args *args)
             qyi_print_help(stdout, qyi_command_at(i)->command);
             return 0;
         }
+    }
+    if (args->topic != NULL && strcmp(args->topic, "policies") == 0) {
+        qyi_print_policies(stdout);
+        return 0;
     }
     if (args->topic != NULL) {
         fprintf(stderr, "quarry: error: help '%s': no such command; see quarry help\n",

@@ -28,20 +28,33 @@ static const struct qyi_option options[] = {
     {NULL, "--special", NULL, NULL, AT(special), QYI_GENERATE | QYI_TOKENIZE | QYI_EVAL,
      "control tokens such as <|im_start|> in the text count as such"},
     {NULL, "--ctx", "N", NULL, AT(ctx), QYI_GENERATE | QYI_EVAL,
-     "tokens of context: the most that generate may use; the prefill of eval"},
+     "tokens of context: the most that generate may use; what eval reads before it asks"},
     {NULL, "--count", "M", NULL, AT(count), QYI_EVAL,
-     "positions to evaluate after the context; 0: all of the context, densely"},
+     "eval ppl, recall: positions after the context (ppl 0: all of the context, densely); others: "
+     "cases"},
     {NULL, "--start", "S", NULL, AT(start), QYI_EVAL, "first token of the file to use"},
     {NULL, "--from", "K", NULL, AT(from), QYI_EVAL, "leave the first K positions out of the mean"},
+    {NULL, "--policies", "LIST", NULL, AT(policies), QYI_EVAL,
+     "several in one table, the first the yardstick: NAME[@BUDGET][/setting=value],... as in "
+     "exact@0.03/cache.window=64,a2ats+/preset=fast"},
+    {NULL, "--budgets", "LIST", NULL, AT(budgets), QYI_EVAL,
+     "each policy without a budget of its own runs with each of these: 0.01,0.02,p0.95:0.05"},
+    {NULL, "--task", "NAME", NULL, AT(task), QYI_EVAL,
+     "needle: needle, copy, both (default); aggregate: common, frequent, variables, all (default)"},
     {NULL, "--dump", "FILE", NULL, AT(dump), QYI_EVAL, "write per-token log-probabilities"},
     {NULL, "--batch", "B", NULL, AT(batch), QYI_BENCH, "sequences decoded together (default 1)"},
     {NULL, "--context", "N", NULL, AT(context), QYI_BENCH,
      "tokens of each sequence (default 2048)"},
     {NULL, "--steps", "N", NULL, AT(steps), QYI_BENCH, "steps to time (default 16)"},
     {NULL, "--policy", "NAME", "retrieval.policy", 0, QYI_ENGINE,
-     "which tokens a step attends to: dense, window, exact"},
+     "which tokens a step attends to; --policy help lists them"},
     {NULL, "--budget", "B", "retrieval.budget", 0, QYI_ENGINE,
      "tokens a policy selects: 0.03 (share), 2048 (tokens), p0.95:0.10 (mass under a cap)"},
+    {NULL, "--preset", "NAME", "retrieval.preset", 0, QYI_ENGINE, "of a2ats+: faithful, fast"},
+    {NULL, "--codebook", "FILE", "retrieval.codebook", 0, QYI_ENGINE,
+     "codebook that quarry calibrate wrote"},
+    {NULL, "--audit", "RATE", "retrieval.audit_rate", 0, QYI_ENGINE,
+     "share of the selections that are measured against exact attention"},
     {NULL, "--device", "SPEC", "device.spec", 0, QYI_ENGINE, "host"},
     {NULL, "--temp", "T", "sampling.temperature", 0, QYI_GENERATE,
      "temperature; 0 is greedy (default)"},
@@ -64,8 +77,10 @@ static const struct qyi_command_info commands[] = {
     {QYI_GENERATE, "generate", "[-m MODEL] [-f FILE] [-p TEXT] [-n N] [options]",
      "read text, answer; text on stdout, progress and a summary on stderr", NULL},
     {QYI_TOKENIZE, "tokenize", "[-m MODEL] [-f FILE] [-p TEXT]", "token ids, one a line", NULL},
-    {QYI_EVAL, "eval", "ppl [-m MODEL] -f FILE --ctx N [--count M] [--start S] [--from K]",
-     "quality: perplexity of a policy against dense attention", "ppl"},
+    {QYI_EVAL, "eval",
+     "ppl|recall|needle|aggregate|turns [-m MODEL] -f FILE --ctx N [--count M] [options]",
+     "quality of a policy against dense attention on the same tokens",
+     "ppl|recall|needle|aggregate|turns"},
     {QYI_BENCH, "bench", "decode|kernels [options]", "speed, with the ceiling beside each figure",
      "decode|kernels"},
     {QYI_DOCTOR, "doctor", "", "what this machine and build can do, and what to fix", NULL},
@@ -274,6 +289,12 @@ enum qy_status qyi_args_parse(int argc, char **argv, struct qyi_args *args, stru
             const char *value = attached != NULL ? attached : i + 1 < argc ? argv[i + 1] : NULL;
             st = take_option(args, option, attached ? option->alias : argv[i], value, err);
             i += option->value != NULL && attached == NULL;
+            if (st == QY_OK && option->setting != NULL && strcmp(value, "help") == 0 &&
+                strcmp(option->setting, "retrieval.policy") == 0) {
+                args->topic = "policies";
+                args->command = QYI_HELP;
+                return QY_OK;
+            }
         }
         if (st != QY_OK) {
             return st;

@@ -18,6 +18,86 @@ double qyi_attended(const struct qy_cache_stats *stats)
     return stats->total_rows > 0 ? (double)stats->attended_rows / (double)stats->total_rows : 1.0;
 }
 
+double qyi_attended_sparse(const struct qy_cache_stats *stats)
+{
+    return stats->sparse_total_rows > 0
+               ? (double)stats->sparse_attended_rows / (double)stats->sparse_total_rows
+               : 1.0;
+}
+
+struct qy_audit_sums qyi_audit_total(const struct qyi_engine *engine)
+{
+    struct qy_audit_sums total = {0}, one;
+    for (uint32_t l = 0; l < qy_model_info(engine->model)->n_layers; l++) {
+        qy_cache_audit(engine->cache, l, &one);
+        total.n += one.n;
+        total.recall += one.recall;
+        total.mass += one.mass;
+    }
+    return total;
+}
+
+/* The audit's time, and its share of all time of the cache. */
+static double audit_share(const struct qy_cache_stats *stats)
+{
+    uint64_t all = 0;
+    for (int i = 0; i < QY_STAGE_COUNT; i++) {
+        all += stats->stage_ns[i];
+    }
+    return all > 0 ? (double)stats->stage_ns[QY_STAGE_AUDIT] / (double)all : 0;
+}
+
+static void add_means(cJSON *object, const struct qy_audit_sums *sums)
+{
+    if (sums->n == 0) {
+        cJSON_AddNullToObject(object, "recall");
+        cJSON_AddNullToObject(object, "mass");
+        return;
+    }
+    cJSON_AddNumberToObject(object, "recall", sums->recall / (double)sums->n);
+    cJSON_AddNumberToObject(object, "mass", sums->mass / (double)sums->n);
+}
+
+void qyi_audit_json(const struct qyi_engine *engine, cJSON *object)
+{
+    const struct qy_audit_sums total = qyi_audit_total(engine);
+    struct qy_cache_stats stats;
+    add_means(object, &total);
+    if (total.n == 0) {
+        return;
+    }
+    qy_cache_stats(engine->cache, &stats);
+    cJSON *audit = cJSON_AddObjectToObject(object, "audit");
+    cJSON_AddNumberToObject(audit, "samples", (double)total.n);
+    cJSON_AddNumberToObject(audit, "ms", (double)stats.stage_ns[QY_STAGE_AUDIT] * 1e-6);
+    cJSON_AddNumberToObject(audit, "share_of_cache_time", audit_share(&stats));
+    cJSON *layers = cJSON_AddArrayToObject(audit, "layers");
+    for (uint32_t l = 0; l < qy_model_info(engine->model)->n_layers; l++) {
+        struct qy_audit_sums one;
+        cJSON *row = cJSON_CreateObject();
+        qy_cache_audit(engine->cache, l, &one);
+        cJSON_AddNumberToObject(row, "layer", l);
+        cJSON_AddNumberToObject(row, "samples", (double)one.n);
+        add_means(row, &one);
+        cJSON_AddItemToArray(layers, row);
+    }
+}
+
+static void print_audit(const struct qyi_engine *engine, const struct qyi_report *report, FILE *out)
+{
+    const struct qy_audit_sums total = qyi_audit_total(engine);
+    const double n = (double)total.n;
+    if (total.n > 0) {
+        fprintf(
+            out,
+            "  audit         recall %.3f, attention mass %.3f over %llu selections; cost %.1f ms, "
+            "%.1f %% of the cache's time\n",
+            total.recall / n, total.mass / n, (unsigned long long)total.n,
+            (double)report->cache.stage_ns[QY_STAGE_AUDIT] * 1e-6,
+            100.0 * audit_share(&report->cache));
+    }
+}
+
 static void print_stages(const struct qyi_report *report, FILE *out)
 {
     uint64_t total = 0;
@@ -57,10 +137,14 @@ void qyi_report_print(const struct qyi_engine *engine, const struct qyi_report *
             qy_format_size(c->device_bytes, b, sizeof b),
             qy_format_size(c->index_bytes, d, sizeof d),
             qy_format_size(c->reserved_bytes, e, sizeof e));
-    fprintf(
-        out, "  attended      %.1f %% of the rows by policy '%s'; %s read, dense would read %s\n",
-        100.0 * qyi_attended(c), engine->policy->name, qy_format_size(c->read_bytes, a, sizeof a),
-        qy_format_size(c->dense_read_bytes, b, sizeof b));
+    fprintf(out,
+            "  attended      %.1f %% of the rows by policy '%s' (%.1f %% where it chooses); %s and "
+            "%s of index read, dense would read %s\n",
+            100.0 * qyi_attended(c), engine->app->retrieval.policy, 100.0 * qyi_attended_sparse(c),
+            qy_format_size(c->read_bytes, a, sizeof a),
+            qy_format_size(c->index_read_bytes, d, sizeof d),
+            qy_format_size(c->dense_read_bytes, b, sizeof b));
+    print_audit(engine, report, out);
     fprintf(out, "  memory        weights %s packed beside the file, activations %s\n",
             qy_format_size(qy_model_weight_bytes(engine->model), a, sizeof a),
             qy_format_size(qy_model_activation_bytes(engine->model), b, sizeof b));
@@ -69,7 +153,8 @@ void qyi_report_print(const struct qyi_engine *engine, const struct qyi_report *
     print_stages(report, out);
 }
 
-void qyi_report_json(const struct qyi_report *report, cJSON *object)
+void qyi_report_json(const struct qyi_engine *engine, const struct qyi_report *report,
+                     cJSON *object)
 {
     const struct qy_cache_stats *c = &report->cache;
     cJSON_AddNumberToObject(object, "prompt_tokens", (double)report->prompt_tokens);
@@ -79,8 +164,12 @@ void qyi_report_json(const struct qyi_report *report, cJSON *object)
     cJSON_AddNumberToObject(bytes, "index", (double)c->index_bytes);
     cJSON_AddNumberToObject(bytes, "remote", 0);
     cJSON_AddNumberToObject(bytes, "disk", 0);
+    cJSON_AddStringToObject(object, "policy", engine->app->retrieval.policy);
     cJSON_AddNumberToObject(object, "attended", qyi_attended(c));
+    cJSON_AddNumberToObject(object, "attended_sparse", qyi_attended_sparse(c));
+    qyi_audit_json(engine, object);
     cJSON_AddNumberToObject(object, "read_bytes", (double)c->read_bytes);
+    cJSON_AddNumberToObject(object, "index_read_bytes", (double)c->index_read_bytes);
     cJSON_AddNumberToObject(object, "dense_read_bytes", (double)c->dense_read_bytes);
     cJSON_AddNumberToObject(object, "prefill_tps",
                             qyi_per_second(report->prefill_tokens, report->prefill_ns));

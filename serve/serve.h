@@ -31,6 +31,7 @@ struct qyi_args {
     enum qyi_command command;
     const char *topic; /* the word after eval, bench or help, or NULL */
     const char *file, *prompt, *system, *config, *trace, *dump;
+    const char *policies, *budgets, *task; /* of eval */
     int chat, interactive, json, compare, special, man;
     const char *completion;
     uint64_t n, ctx, prompt_tokens, count, start, from, batch, context, steps;
@@ -172,11 +173,18 @@ struct qyi_report {
     struct qy_cache_stats cache;
 };
 double qyi_per_second(uint64_t count, uint64_t ns);
-/* Share of the rows that policy slices attended to. */
+/* Share of the rows that policy slices attended to: in all layers, and without those that attend to
+ * everything. */
 double qyi_attended(const struct qy_cache_stats *stats);
+double qyi_attended_sparse(const struct qy_cache_stats *stats);
+/* What the audit saw in all layers since the counters were reset. */
+struct qy_audit_sums qyi_audit_total(const struct qyi_engine *engine);
+/* Adds recall and mass (null when nothing was audited), and audit: what it cost, layer by layer. */
+void qyi_audit_json(const struct qyi_engine *engine, cJSON *object);
 void qyi_report_read(const struct qyi_engine *engine, struct qyi_report *report);
 void qyi_report_print(const struct qyi_engine *engine, const struct qyi_report *report, FILE *out);
-void qyi_report_json(const struct qyi_report *report, cJSON *object);
+void qyi_report_json(const struct qyi_engine *engine, const struct qyi_report *report,
+                     cJSON *object);
 
 /* ---- prompt, answer, conversation ------------------------------------------------------------ */
 
@@ -245,5 +253,6 @@ int qyi_cmd_config(struct qyi_app *app);
 int qyi_cmd_help(const struct qyi_args *args);
 void qyi_print_version(void);
 void qyi_print_help(FILE *out, enum qyi_command command); /* 0: the program */
+void qyi_print_policies(FILE *out);
 
 #endif
