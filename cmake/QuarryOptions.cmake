@@ -102,8 +102,19 @@ endif()
 set(faiss_found OFF)
 if(QY_FAISS_C_LIBRARY AND QY_FAISS_C_INCLUDE)
   set(faiss_found ON)
+  # Threads of FAISS belong to its OpenMP runtime, GCC's whatever compiles us. dpotrf comes from the
+  # BLAS that FAISS uses or from LAPACK itself.
+  find_library(QY_GOMP_LIBRARY NAMES libgomp.so.1 gomp)
+  find_library(QY_LAPACK_LIBRARY NAMES openblas lapack)
+  if(NOT QY_GOMP_LIBRARY OR NOT QY_LAPACK_LIBRARY)
+    set(faiss_found OFF)
+  endif()
 endif()
-qy_optional(FAISS "${faiss_found}" "${QY_FAISS_C_LIBRARY}" "libfaiss_c; scripts/setup builds it")
+if(QY_TSAN AND QY_FAISS STREQUAL "AUTO")
+  set(faiss_found OFF) # OpenMP is not instrumented
+endif()
+qy_optional(FAISS "${faiss_found}" "${QY_FAISS_C_LIBRARY}"
+  "libfaiss_c, OpenBLAS or LAPACK, libgomp; scripts/setup builds it; off under TSan")
 
 set(net_found OFF)
 if(NOT QY_NET STREQUAL "OFF")

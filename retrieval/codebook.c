@@ -331,6 +331,13 @@ enum qy_status qy_codebook_set(struct qy_codebook *codebook, uint32_t layer, uin
     return st;
 }
 
+int qy_codebook_has(const struct qy_codebook *codebook, uint32_t layer, uint32_t kv_head)
+{
+    const uint32_t i = layer * codebook->info.n_kv_heads + kv_head;
+
+    return i < codebook->n_records && qyi_codebook_record(codebook, i).head->filled != 0;
+}
+
 enum qy_status qy_codebook_check(const struct qy_codebook *codebook,
                                  const struct qy_codebook_info *want, struct qy_error *err)
 {

@@ -28,7 +28,6 @@ struct qyi_record_head {
 struct qy_codebook {
     struct qy_allocator mem;
     struct qy_codebook_info info;
-    uint64_t tag; /* of a calibration under way: what it was asked for; 0 in a finished codebook */
     uint32_t n_records;
     size_t record_bytes;
     size_t table_floats, bias_floats; /* of one record's encode or decode, and its bias */
@@ -49,12 +48,5 @@ uint64_t qyi_codebook_record_checksum(const struct qy_codebook *codebook, uint32
 /* Derives the f32 tables of record i. QY_ERR_INVALID: the record makes no sense. */
 QY_MUST enum qy_status qyi_codebook_derive(struct qy_codebook *codebook, uint32_t i,
                                            struct qy_error *err);
-
-/* As qy_codebook_open and qy_codebook_save, of a calibration under way too: records that are not
- * filled are kept as such. */
-QY_MUST enum qy_status qyi_codebook_open_part(const struct qy_allocator *mem, const char *path,
-                                              struct qy_codebook **codebook, struct qy_error *err);
-QY_MUST enum qy_status qyi_codebook_save_part(const struct qy_codebook *codebook, const char *path,
-                                              struct qy_error *err);
 
 #endif

@@ -126,8 +126,9 @@ static enum qy_status read_records(FILE *file, const char *path, struct qy_codeb
     return QY_OK;
 }
 
-enum qy_status qyi_codebook_open_part(const struct qy_allocator *mem, const char *path,
-                                      struct qy_codebook **codebook, struct qy_error *err)
+enum qy_status qy_codebook_open_part(const struct qy_allocator *mem, const char *path,
+                                     struct qy_codebook **codebook, uint64_t *tag,
+                                     struct qy_error *err)
 {
     FILE *file = fopen(path, "rb");
     struct file_header header;
@@ -149,7 +150,6 @@ enum qy_status qyi_codebook_open_part(const struct qy_allocator *mem, const char
         st = corrupt(path, "its header makes no sense", err);
     }
     if (st == QY_OK) {
-        made->tag = header.tag;
         st = read_records(file, path, made, err);
     }
     fclose(file);
@@ -158,6 +158,7 @@ enum qy_status qyi_codebook_open_part(const struct qy_allocator *mem, const char
         return st;
     }
     *codebook = made;
+    *tag = header.tag;
     return QY_OK;
 }
 
@@ -175,7 +176,8 @@ enum qy_status qy_codebook_open(const struct qy_allocator *mem, const char *path
                                 struct qy_codebook **codebook, struct qy_error *err)
 {
     struct qy_codebook *made = NULL;
-    enum qy_status st = qyi_codebook_open_part(mem, path, &made, err);
+    uint64_t tag = 0;
+    enum qy_status st = qy_codebook_open_part(mem, path, &made, &tag, err);
 
     if (st == QY_OK && count_filled(made) < made->n_records) {
         st = qy_error_set(err, QY_ERR_CORRUPT,
@@ -192,7 +194,7 @@ enum qy_status qy_codebook_open(const struct qy_allocator *mem, const char *path
 
 /* ---- writing ------------------------------------------------------------------------------------- */
 
-static int write_all(FILE *file, const struct qy_codebook *codebook)
+static int write_all(FILE *file, const struct qy_codebook *codebook, uint64_t tag)
 {
     const struct qy_codebook_info *info = &codebook->info;
     struct file_header header = {.version = FILE_VERSION,
@@ -203,7 +205,7 @@ static int write_all(FILE *file, const struct qy_codebook *codebook)
                                  .m = info->m,
                                  .bits = info->bits,
                                  .n_words = info->n_words,
-                                 .tag = codebook->tag,
+                                 .tag = tag,
                                  .model_hash = info->model_hash,
                                  .seed = info->seed,
                                  .n_tokens = info->n_tokens,
@@ -222,8 +224,8 @@ static int write_all(FILE *file, const struct qy_codebook *codebook)
            fflush(file) == 0 && fsync(fileno(file)) == 0;
 }
 
-enum qy_status qyi_codebook_save_part(const struct qy_codebook *codebook, const char *path,
-                                      struct qy_error *err)
+enum qy_status qy_codebook_save_part(const struct qy_codebook *codebook, uint64_t tag,
+                                     const char *path, struct qy_error *err)
 {
     char temporary[4096];
     const int n = snprintf(temporary, sizeof temporary, "%s.%ld.tmp", path, (long)getpid());
@@ -233,7 +235,7 @@ enum qy_status qyi_codebook_save_part(const struct qy_codebook *codebook, const 
                             path);
     }
     FILE *file = fopen(temporary, "wb");
-    int ok = file != NULL && write_all(file, codebook);
+    int ok = file != NULL && write_all(file, codebook, tag);
     int cause = errno;
 
     if (file != NULL && fclose(file) != 0) {
@@ -262,5 +264,5 @@ enum qy_status qy_codebook_save(const struct qy_codebook *codebook, const char *
                             "codebook '%s': %u of %u tables are filled; fill them all first", path,
                             count_filled(codebook), codebook->n_records);
     }
-    return qyi_codebook_save_part(codebook, path, err);
+    return qy_codebook_save_part(codebook, 0, path, err);
 }
