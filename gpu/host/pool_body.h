@@ -40,77 +40,127 @@ static int pack_row(const float *src, uint32_t n, enum qy_row_type type, void *d
     return bad;
 }
 
-/* Scores at i, made finite: NaN counts as the least score. Places past n take `fill`. */
-static vec scores_load(const float *scores, uint32_t i, uint32_t n, float fill)
+/* VEC_N floats at x, of which only n are there; the others are `fill`. */
+static vec floats_load(const float *x, uint32_t n, float fill)
 {
-    vec x;
-    if (i + VEC_N <= n) {
-        x = vec_load(scores + i);
-    } else {
-        float part[VEC_N];
-        for (uint32_t j = 0; j < VEC_N; j++) {
-            part[j] = i + j < n ? scores[i + j] : fill;
-        }
-        x = vec_load(part);
+    float part[VEC_N];
+    if (n >= VEC_N) {
+        return vec_load(x);
     }
-    return vec_min(vec_max(x, vec_set1(-FLT_MAX)), vec_set1(FLT_MAX));
+    for (uint32_t j = 0; j < VEC_N; j++) {
+        part[j] = j < n ? x[j] : fill;
+    }
+    return vec_load(part);
 }
 
-/* Largest score. */
+static void floats_store(float *x, uint32_t n, vec v)
+{
+    float part[VEC_N];
+    if (n >= VEC_N) {
+        vec_store(x, v);
+    } else {
+        vec_store(part, v);
+        memcpy(x, part, n * sizeof(*x));
+    }
+}
+
+/* Largest score, as a finite number; NaN counts as the least. */
 static float scores_max(const float *scores, uint32_t n)
 {
-    vec top = vec_set1(-FLT_MAX);
-    for (uint32_t i = 0; i < n; i += VEC_N) {
-        top = vec_max(scores_load(scores, i, n, -FLT_MAX), top);
+    vec top[4];
+    uint32_t i = 0;
+    for (int j = 0; j < 4; j++) {
+        top[j] = vec_set1(-FLT_MAX);
     }
-    return vec_hmax(top);
+    for (; i + 4 * VEC_N <= n; i += 4 * VEC_N) {
+        for (uint32_t j = 0; j < 4; j++) {
+            top[j] = vec_max(vec_load(scores + i + j * VEC_N), top[j]);
+        }
+    }
+    for (; i < n; i += VEC_N) {
+        top[0] = vec_max(floats_load(scores + i, n - i, -FLT_MAX), top[0]);
+    }
+    const float max = vec_hmax(vec_max(vec_max(top[0], top[1]), vec_max(top[2], top[3])));
+    return max < FLT_MAX ? max : FLT_MAX;
+}
+
+static vec scores_exp_of(vec x, vec base)
+{
+    const vec finite = vec_min(vec_max(x, vec_set1(-FLT_MAX)), vec_set1(FLT_MAX));
+    return vec_exp(vec_sub(finite, base));
 }
 
 /* Scores become exp(score - base); returns their sum. */
 static float scores_exp(float *scores, uint32_t n, float base)
 {
-    const uint32_t whole = n / VEC_N * VEC_N;
-    vec sum = vec_set1(0.0F);
-    for (uint32_t i = 0; i < whole; i += VEC_N) {
-        const vec e = vec_exp(vec_sub(scores_load(scores, i, n, 0.0F), vec_set1(base)));
-        vec_store(scores + i, e);
-        sum = vec_add(sum, e);
+    const vec b = vec_set1(base);
+    vec sum[2] = {vec_set1(0.0F), vec_set1(0.0F)};
+    uint32_t i = 0;
+    for (; i + 2 * VEC_N <= n; i += 2 * VEC_N) {
+        const vec e0 = scores_exp_of(vec_load(scores + i), b);
+        const vec e1 = scores_exp_of(vec_load(scores + i + VEC_N), b);
+        vec_store(scores + i, e0);
+        vec_store(scores + i + VEC_N, e1);
+        sum[0] = vec_add(sum[0], e0);
+        sum[1] = vec_add(sum[1], e1);
     }
-    float total = vec_hsum(sum);
-    if (whole < n) {
-        float part[VEC_N];
-        vec_store(part, vec_exp(vec_sub(scores_load(scores, whole, n, 0.0F), vec_set1(base))));
-        memcpy(scores + whole, part, (n - whole) * sizeof(float));
-        for (uint32_t i = 0; whole + i < n; i++) {
-            total += part[i];
+    float total = vec_hsum(vec_add(sum[0], sum[1]));
+    for (; i < n; i += VEC_N) {
+        const uint32_t left = n - i < VEC_N ? n - i : VEC_N;
+        floats_store(scores + i, left, scores_exp_of(floats_load(scores + i, left, 0.0F), b));
+        for (uint32_t j = 0; j < left; j++) {
+            total += scores[i + j];
         }
     }
     return total;
 }
 
-/* As qyi_rows_kernels.pool. */
-static void pool_scores(const struct qy_pool_item *item)
+/* As qyi_rows_kernels.pool_head. */
+static void pool_head(const struct qy_pool_item *item, uint32_t h, struct qyi_pool_head *head)
+{
+    float *scores = item->scores + h * (item->stride == 0 ? item->n : item->stride);
+    const float base = scores_max(scores, item->n);
+    const float before = scores_exp(scores, item->lo, base);
+    const float inside = scores_exp(scores + item->lo, item->hi - item->lo, base);
+    const float sum = before + inside + scores_exp(scores + item->hi, item->n - item->hi, base);
+    const float heads = item->pooling == QY_POOL_MAX ? 1.0F : (float)item->group;
+    head->share = 1.0F / (sum * heads);
+    head->mass = inside > 0.0F ? (double)inside / (double)sum : 0.0;
+}
+
+/* As qyi_rows_kernels.pool_places. */
+static void pool_places(const struct qy_pool_item *item, const struct qyi_pool_head *heads,
+                        uint32_t begin, uint32_t end)
 {
     const size_t stride = item->stride == 0 ? item->n : item->stride;
-    const uint32_t n = item->hi - item->lo;
-    double mass = 0.0;
-    for (uint32_t h = 0; h < item->group; h++) {
-        float *scores = item->scores + h * stride;
-        const float base = scores_max(scores, item->n);
-        const float before = scores_exp(scores, item->lo, base);
-        const float inside = scores_exp(scores + item->lo, n, base);
-        const float sum = before + inside + scores_exp(scores + item->hi, item->n - item->hi, base);
-        const float share =
-            item->pooling == QY_POOL_MAX ? 1.0F / sum : 1.0F / (sum * (float)item->group);
-        mass += n == 0 ? 0.0 : (double)inside / (double)sum;
-        for (uint32_t i = 0; i < n; i++) {
-            const float p = scores[item->lo + i] * share;
-            const float q = h == 0 ? 0.0F : item->pooled[i];
-            item->pooled[i] = item->pooling == QY_POOL_MAX ? (p > q ? p : q) : p + q;
+    const float *e = item->scores + item->lo;
+    const int largest = item->pooling == QY_POOL_MAX;
+    uint32_t i = begin;
+    for (; i + 4 * VEC_N <= end; i += 4 * VEC_N) {
+        vec acc[4];
+        for (uint32_t j = 0; j < 4; j++) {
+            acc[j] = vec_set1(0.0F);
+        }
+        for (uint32_t h = 0; h < item->group; h++) {
+            const vec share = vec_set1(heads[h].share);
+            for (uint32_t j = 0; j < 4; j++) {
+                const vec x = vec_load(e + h * stride + i + j * VEC_N);
+                acc[j] = largest ? vec_max(vec_mul(x, share), acc[j]) : vec_fma(x, share, acc[j]);
+            }
+        }
+        for (uint32_t j = 0; j < 4; j++) {
+            vec_store(item->pooled + i + j * VEC_N, acc[j]);
         }
     }
-    if (item->mass != NULL) {
-        *item->mass = (float)(mass / item->group);
+    for (; i < end; i += VEC_N) {
+        const uint32_t left = end - i;
+        vec acc = vec_set1(0.0F);
+        for (uint32_t h = 0; h < item->group; h++) {
+            const vec share = vec_set1(heads[h].share);
+            const vec x = floats_load(e + h * stride + i, left, 0.0F);
+            acc = largest ? vec_max(vec_mul(x, share), acc) : vec_fma(x, share, acc);
+        }
+        floats_store(item->pooled + i, left, acc);
     }
 }
 

@@ -40,6 +40,11 @@ struct qyi_chunk {
     float *scratch;
 };
 
+struct qyi_pool_head {
+    double mass; /* of lo .. hi - 1                         */
+    float share; /* factor from exp to the share in the pool */
+};
+
 struct qyi_rows_kernels {
     uint32_t lanes; /* attend and score need d to be a multiple of it */
     /* n floats at src as row elements at dst. Returns 1 when one is not finite afterwards. */
@@ -49,7 +54,11 @@ struct qyi_rows_kernels {
     /* scores[h * stride + i] = scale * q[h] . k of the span's row i. */
     void (*score)(const struct qyi_span *span, float scale, float *scores, size_t stride);
     void (*chunk)(const struct qyi_chunk *chunk); /* any d */
-    void (*pool)(const struct qy_pool_item *item);
+    /* Scores of head h become exp(score - the largest); *head receives what places needs. */
+    void (*pool_head)(const struct qy_pool_item *item, uint32_t h, struct qyi_pool_head *head);
+    /* pooled[begin .. end - 1] of the heads [group]. */
+    void (*pool_places)(const struct qy_pool_item *item, const struct qyi_pool_head *heads,
+                        uint32_t begin, uint32_t end);
 };
 
 extern const struct qyi_rows_kernels qyi_rows_plain;

@@ -14,6 +14,7 @@ const struct qyi_rows_kernels qyi_rows_avx512 = {
     .attend = attend_span,
     .score = score_span,
     .chunk = chunk_attend,
-    .pool = pool_scores,
+    .pool_head = pool_head,
+    .pool_places = pool_places,
 };
 #endif

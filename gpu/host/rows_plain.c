@@ -13,5 +13,6 @@ const struct qyi_rows_kernels qyi_rows_plain = {
     .attend = attend_span,
     .score = score_span,
     .chunk = chunk_attend,
-    .pool = pool_scores,
+    .pool_head = pool_head,
+    .pool_places = pool_places,
 };
