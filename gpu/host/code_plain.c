@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The kernels of codes in plain C, and which table a level means in this build. */
+#include "gpu/host/vec_plain.h"
+
+#include "gpu/host/code_gather_body.h"
+#include "gpu/host/code_table_body.h"
+#include "gpu/host/encode_body.h"
+
+/* As qyi_code_scan_fn, any lane. */
+static void scan_plain(const struct qyi_code_group *group)
+{
+    const uint32_t lane = group->lane;
+    const uint32_t quarter = lane / 4;
+    uint16_t sum[2 * QYI_CODE_MAX_LANE];
+
+    for (uint32_t h = 0; h < group->n_heads; h++) {
+        const struct qyi_code_head head = group->heads[h];
+        memset(sum, 0, sizeof(sum));
+        for (uint32_t j = 0; j < group->m; j++) {
+            const uint8_t *codes = group->codes + (size_t)j * lane;
+            const uint8_t *entries = group->entries + ((size_t)h * group->m + j) * 16;
+            for (uint32_t b = 0; b < lane; b++) {
+                sum[b] = (uint16_t)(sum[b] + entries[codes[b] & 15]);
+                sum[lane + b] = (uint16_t)(sum[lane + b] + entries[codes[b] >> 4]);
+            }
+        }
+        for (uint32_t i = 0; i < 2 * lane; i++) {
+            const uint32_t at = i / lane * lane + i % quarter * 4 + i % lane / quarter;
+            /* in f64, where the product is exact: rounded once, as a fused multiply-add is */
+            group->out[h * group->stride + i] =
+                (float)((double)head.base + (double)head.step * (double)sum[at]);
+        }
+    }
+}
+
+const struct qyi_code_kernels qyi_code_plain = {
+    .encode4 = encode4,
+    .encode_wide = encode_wide,
+    .table4 = table4,
+    .table_wide = table_wide,
+    .scan = {scan_plain, scan_plain, scan_plain},
+    .gather = gather_codes,
+};
+
+const struct qyi_code_kernels *qyi_code_for(enum qy_cpu_level level)
+{
+#if defined(__x86_64__)
+    if (level == QY_CPU_AVX512) {
+        return &qyi_code_avx512;
+    }
+    if (level == QY_CPU_AVX2) {
+        return &qyi_code_avx2;
+    }
+#else
+    (void)level;
+#endif
+    return &qyi_code_plain;
+}

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Scan of one group of 4-bit codes: 16-entry tables looked up in registers. Part of a kernel file:
+ * include code_bytes.h first. After Andre, Kermarrec and Le Scouarnec, "Quicker ADC", 2019,
+ * arXiv:1812.09162.
+ *
+ * QYI_CODE_ADDS entries are added in 8 bits. Sums of 16 bits are then kept twice: of whole words
+ * (even byte + 256 * odd byte, modulo 2^16) and of odd bytes alone, which gives both.
+ */
+#ifndef QY_GPU_HOST_CODE_SCAN_BODY_H
+#define QY_GPU_HOST_CODE_SCAN_BODY_H
+
+#include "gpu/host/code.h"
+#include "gpu/host/kernels.h"
+
+#ifndef ALWAYS_INLINE
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+#endif
+
+/* Registers: two sums per head and half. */
+enum { SCAN_HALVES = BYTES == 64 ? 2 : 1, SCAN_LINE = 64 };
+
+struct scan_sums {
+    bytes words, odd;
+};
+
+/* n sub-vectors from j on. */
+ALWAYS_INLINE void scan_step(const struct qyi_code_group *g, uint32_t column, uint32_t j,
+                             const int n, const int half, const int nh,
+                             struct scan_sums sums[QYI_CODE_HEADS][SCAN_HALVES])
+{
+    bytes nibbles[QYI_CODE_ADDS][SCAN_HALVES];
+
+    QYI_UNROLL
+    for (int i = 0; i < n; i++) {
+        const bytes codes = bytes_load(g->codes + (size_t)(j + (uint32_t)i) * g->lane + column);
+        QYI_UNROLL
+        for (int p = 0; p < SCAN_HALVES; p++) {
+            nibbles[i][p] = bytes_nibbles(codes, SCAN_HALVES == 2 ? p : half);
+        }
+    }
+    QYI_UNROLL
+    for (int h = 0; h < nh; h++) {
+        const uint8_t *entries = g->entries + ((size_t)h * g->m + j) * 16;
+        bytes sum[SCAN_HALVES];
+        QYI_UNROLL
+        for (int i = 0; i < n; i++) {
+            const bytes table = bytes_table(entries + (size_t)i * 16);
+            QYI_UNROLL
+            for (int p = 0; p < SCAN_HALVES; p++) {
+                const bytes found = bytes_look_up(table, nibbles[i][p]);
+                sum[p] = i == 0 ? found : bytes_add8(sum[p], found);
+            }
+        }
+        QYI_UNROLL
+        for (int p = 0; p < SCAN_HALVES; p++) {
+            sums[h][p].words = bytes_add16(sums[h][p].words, sum[p]);
+            sums[h][p].odd = bytes_add16(sums[h][p].odd, bytes_shift8(sum[p], 0));
+        }
+    }
+}
+
+/* One column of BYTES bytes: half (or both) of 2 * BYTES tokens. */
+ALWAYS_INLINE void scan_column(const struct qyi_code_group *g, uint32_t column, const int half,
+                               const int nh)
+{
+    struct scan_sums sums[QYI_CODE_HEADS][SCAN_HALVES];
+    const uint32_t quarter = g->lane / 4;
+    uint32_t j = 0;
+
+    QYI_UNROLL
+    for (int h = 0; h < nh; h++) {
+        QYI_UNROLL
+        for (int p = 0; p < SCAN_HALVES; p++) {
+            sums[h][p] = (struct scan_sums){bytes_zero(), bytes_zero()};
+        }
+    }
+    for (; j + QYI_CODE_ADDS <= g->m; j += QYI_CODE_ADDS) {
+        scan_step(g, column, j, QYI_CODE_ADDS, half, nh, sums);
+    }
+    for (; j < g->m; j++) {
+        scan_step(g, column, j, 1, half, nh, sums);
+    }
+    QYI_UNROLL
+    for (int h = 0; h < nh; h++) {
+        const floats step = floats_set1(g->heads[h].step);
+        const floats base = floats_set1(g->heads[h].base);
+        QYI_UNROLL
+        for (int p = 0; p < SCAN_HALVES; p++) {
+            const uint32_t begin = (uint32_t)(SCAN_HALVES == 2 ? p : half) * g->lane + column / 4;
+            float *out = g->out + (size_t)h * g->stride + begin;
+            const bytes odd = sums[h][p].odd;
+            const bytes even = bytes_sub16(sums[h][p].words, bytes_shift8(odd, 1));
+            floats_store(out, bytes_scores(even, 0, step, base));
+            floats_store(out + quarter, bytes_scores(odd, 0, step, base));
+            floats_store(out + (size_t)2 * quarter, bytes_scores(even, 1, step, base));
+            floats_store(out + (size_t)3 * quarter, bytes_scores(odd, 1, step, base));
+        }
+    }
+}
+
+ALWAYS_INLINE void scan_heads(const struct qyi_code_group *g, const int nh)
+{
+    for (uint32_t column = 0; column < g->lane; column += BYTES) {
+        for (int half = 0; half < 2; half += SCAN_HALVES) {
+            scan_column(g, column, half, nh);
+        }
+    }
+}
+
+/* As qyi_code_scan_fn. */
+static void scan_group(const struct qyi_code_group *g)
+{
+    for (size_t at = 0; g->next != NULL && at < (size_t)g->m * g->lane; at += SCAN_LINE) {
+        __builtin_prefetch(g->next + at);
+    }
+    if (g->n_heads == 4) {
+        scan_heads(g, 4);
+    } else if (g->n_heads == 3) {
+        scan_heads(g, 3);
+    } else if (g->n_heads == 2) {
+        scan_heads(g, 2);
+    } else {
+        scan_heads(g, 1);
+    }
+}
+
+#endif

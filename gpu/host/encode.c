@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Encodes vectors: ranges of QYI_CODE_SPLIT tokens shared out over the team, codes put in their
+ * place. Ranges begin at multiples of QYI_CODE_SPLIT, so that no two threads write nibbles of one
+ * byte. The arithmetic is in encode_body.h; a code depends on its vector alone.
+ */
+#include <string.h>
+
+#include "gpu/host/code.h"
+#include "gpu/host/host.h"
+#include "gpu/host/rows.h"
+
+enum { TEAM_WORK = 1024 * 1024 }; /* multiplications: below, the caller alone is faster */
+
+struct encode_job {
+    const struct qy_encode_item *items;
+    const struct qyi_code_kernels *kernels;
+    struct qyi_units units;
+};
+
+static uint32_t ranges_of(const struct qy_encode_item *item)
+{
+    const uint64_t lead = item->first % QYI_CODE_SPLIT;
+
+    return (uint32_t)((lead + item->n + QYI_CODE_SPLIT - 1) / QYI_CODE_SPLIT);
+}
+
+/* codes [m][QYI_CODE_KEYS] of n tokens from `token` on, all in one slab. */
+static void put_codes4(const struct qy_encode_item *item, uint32_t token, uint32_t n,
+                       const uint8_t *codes)
+{
+    const uint32_t n_tokens = (uint32_t)1 << item->codes.shift;
+    const uint32_t lane = qyi_code4_lane(n_tokens);
+    const uint32_t m = item->quantizer->m;
+    uint8_t *slab = item->codes.blocks[token >> item->codes.shift] + item->codes.offset;
+
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t bit;
+        uint8_t *to = slab + qyi_code4_at(lane, m, (token + i) & (n_tokens - 1), &bit);
+        const uint8_t keep = bit == 0 ? 0xf0 : 0x0f;
+        for (uint32_t j = 0; j < m; j++, to += lane) {
+            *to = (uint8_t)((*to & keep) | codes[j * QYI_CODE_KEYS + i] << bit);
+        }
+    }
+}
+
+static void put_codes_wide(const struct qy_encode_item *item, uint32_t token, uint32_t n,
+                           const uint16_t *codes)
+{
+    const uint32_t mask = ((uint32_t)1 << item->codes.shift) - 1;
+    const uint32_t m = item->quantizer->m;
+    uint8_t *slab = item->codes.blocks[token >> item->codes.shift] + item->codes.offset;
+
+    if (item->quantizer->bits == 16) {
+        memcpy(slab + (size_t)(token & mask) * 2, codes, (size_t)n * 2);
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        uint8_t *to = slab + (size_t)((token & mask) + i) * m;
+        for (uint32_t j = 0; j < m; j++) {
+            to[j] = (uint8_t)codes[j * QYI_CODE_KEYS + i];
+        }
+    }
+}
+
+static void encode_range(const struct encode_job *job, const struct qy_encode_item *item,
+                         uint32_t range)
+{
+    _Alignas(64) uint16_t codes[QYI_CODE_MAX_M * QYI_CODE_KEYS];
+    const uint32_t block = (uint32_t)1 << item->codes.shift;
+    const uint64_t start = item->first / QYI_CODE_SPLIT + (uint64_t)range;
+    uint64_t token = start * QYI_CODE_SPLIT;
+    uint64_t end = token + QYI_CODE_SPLIT;
+
+    token = token < item->first ? item->first : token;
+    end = end > (uint64_t)item->first + item->n ? (uint64_t)item->first + item->n : end;
+    while (token < end) {
+        const uint64_t in_block = block - (token & (block - 1));
+        uint64_t n = end - token < in_block ? end - token : in_block;
+        n = n < QYI_CODE_KEYS ? n : QYI_CODE_KEYS;
+        const float *k = item->k + (token - item->first) * item->stride;
+        if (item->quantizer->bits == 4) {
+            uint8_t *bytes = (uint8_t *)codes;
+            job->kernels->encode4(item->quantizer, k, item->stride, (uint32_t)n, bytes);
+            put_codes4(item, (uint32_t)token, (uint32_t)n, bytes);
+        } else {
+            job->kernels->encode_wide(item->quantizer, k, item->stride, (uint32_t)n, codes);
+            put_codes_wide(item, (uint32_t)token, (uint32_t)n, codes);
+        }
+        token += n;
+    }
+}
+
+static void encode_run(void *arg, uint32_t thread, uint32_t n_threads)
+{
+    struct encode_job *job = arg;
+    uint32_t begin;
+    uint32_t end;
+    uint32_t i = 0;
+    uint32_t base = 0; /* first range of item i */
+
+    (void)thread;
+    while (qyi_units_take(&job->units, n_threads, &begin, &end)) {
+        for (uint32_t u = begin; u < end; u++) {
+            while (u - base >= ranges_of(&job->items[i])) {
+                base += ranges_of(&job->items[i]);
+                i++;
+            }
+            encode_range(job, &job->items[i], u - base);
+        }
+    }
+}
+
+enum qy_status qy_device_encode(struct qy_device *dev, const struct qy_encode_item *items,
+                                uint32_t n_items)
+{
+    struct encode_job job = {.items = items, .kernels = qyi_code_for(dev->level), .units = {0, 0}};
+    uint64_t work = 0;
+
+    for (uint32_t i = 0; i < n_items; i++) {
+        const struct qy_quantizer *quantizer = items[i].quantizer;
+        if (!qyi_quantizer_valid(quantizer) || items[i].codes.shift >= 32) {
+            return QY_ERR_INVALID;
+        }
+        job.units.total += ranges_of(&items[i]);
+        work += (uint64_t)items[i].n * quantizer->d * quantizer->n_words;
+    }
+    qy_team_run(work < TEAM_WORK ? NULL : dev->rt->team, encode_run, &job);
+    return QY_OK;
+}
