@@ -17,7 +17,16 @@ enum {
 
 static const struct qyi_key4_kernels *kernels_for(enum qy_cpu_level level)
 {
+#if defined(__x86_64__)
+    if (level == QY_CPU_AVX512) {
+        return &qyi_key4_avx512;
+    }
+    if (level == QY_CPU_AVX2) {
+        return &qyi_key4_avx2;
+    }
+#else
     (void)level;
+#endif
     return &qyi_key4_plain;
 }
 
@@ -100,36 +109,53 @@ struct score_job {
     struct qyi_units units; /* ranges of RANGE_TOKENS tokens, item after item */
 };
 
-/* Values of one head [chunks][4][16]: q / step rounded, zeros past the last element. */
+enum { LANES = 16 }; /* partial sums, for the compiler's vectors */
+
+/* The largest |q_i| and the sum. Either is not finite where q is not. */
+static void measure_query(const float *q, uint32_t d, float *largest, float *sum)
+{
+    float most[LANES] = {0};
+    float total[LANES] = {0};
+
+    for (uint32_t i = 0; i < d; i += LANES) {
+        const uint32_t n = d - i < LANES ? d - i : LANES;
+        for (uint32_t l = 0; l < n; l++) {
+            const float size = fabsf(q[i + l]);
+            most[l] = size > most[l] ? size : most[l];
+            total[l] += q[i + l];
+        }
+    }
+    for (uint32_t l = 1; l < LANES; l++) {
+        most[0] = most[l] > most[0] ? most[l] : most[0];
+        total[0] += total[l];
+    }
+    *largest = most[0];
+    *sum = total[0];
+}
+
+/* Values of one head [chunks][4][16]: q / step rounded, zeros past the last element. A query that
+ * is not finite makes every score of the head NaN. */
 static void round_query(const float *q, uint32_t d, int16_t *values, float *sum, float *step)
 {
     const uint32_t words = qyi_key4_words(d);
-    const uint32_t n_values = qyi_key4_chunks(d) * 4 * QYI_KEY4_CHUNK;
-    float largest = 0.0F;
-    float total = 0.0F;
+    float largest;
 
-    for (uint32_t i = 0; i < d; i++) {
-        const float size = fabsf(q[i]);
-        largest = size > largest ? size : largest;
-        total += q[i];
-    }
-    memset(values, 0, n_values * sizeof(*values));
-    /* not finite somewhere: every score of the head is NaN. A NaN or an infinity survives the sum
-     * as one of both */
-    if (!isfinite(total) || !isfinite(largest)) {
+    measure_query(q, d, &largest, sum);
+    memset(values, 0, (size_t)qyi_key4_chunks(d) * 4 * QYI_KEY4_CHUNK * sizeof(*values));
+    /* so small that the inverse would not be finite: 0 */
+    const float inverse = largest > 1e-33F ? 32767.0F / largest : 0.0F;
+    *step = largest / 32767.0F;
+    if (!isfinite(*sum) || !isfinite(largest)) {
         *sum = NAN;
         *step = 0.0F;
         return;
     }
-    const float inverse = largest > 0.0F ? 32767.0F / largest : 0.0F;
-    *sum = total;
-    *step = largest / 32767.0F;
-    /* below 1e-34 or so the inverse overflows: such a query is 0 */
-    for (uint32_t i = 0; i < d && isfinite(inverse); i++) {
-        const uint32_t w = i % words;
-        const uint32_t chunk = w / QYI_KEY4_CHUNK;
-        values[(chunk * 4 + i / words) * QYI_KEY4_CHUNK + w % QYI_KEY4_CHUNK] =
-            (int16_t)lrintf(q[i] * inverse);
+    for (uint32_t j = 0; j < 4; j++) {
+        for (uint32_t w = 0; w < words && j * words + w < d; w++) {
+            const float x = q[j * words + w] * inverse;
+            values[(w / QYI_KEY4_CHUNK * 4 + j) * QYI_KEY4_CHUNK + w % QYI_KEY4_CHUNK] =
+                (int16_t)(int32_t)(x + (x < 0.0F ? -0.5F : 0.5F));
+        }
     }
 }
 
