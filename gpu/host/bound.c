@@ -13,7 +13,16 @@ enum {
 
 static const struct qyi_bound_kernels *kernels_for(enum qy_cpu_level level)
 {
+#if defined(__x86_64__)
+    if (level == QY_CPU_AVX512) {
+        return &qyi_bound_avx512;
+    }
+    if (level == QY_CPU_AVX2) {
+        return &qyi_bound_avx2;
+    }
+#else
     (void)level;
+#endif
     return &qyi_bound_plain;
 }
 

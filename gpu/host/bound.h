@@ -5,7 +5,8 @@
  *
  * A page is low [d] then high [d] in f16, low rounded down and high up; pages follow one another
  * in a slab. A key beyond f16 makes its bound infinite. NaN bounds nothing: it is left out (its own
- * score counts as the least everywhere), and an element that is NaN in every key is 0.
+ * score counts as the least everywhere), and an element that is NaN in every key is 0. A score that
+ * is not finite is FLT_MAX; NaN in a query counts as 0.
  */
 #ifndef QY_GPU_HOST_BOUND_H
 #define QY_GPU_HOST_BOUND_H
