@@ -38,6 +38,7 @@ void rig_prepare(struct rig *rig, const struct rig_options *o)
                      .row_type = o->f16 ? QY_ROW_F16 : QY_ROW_F32,
                      .host_bytes = o->host_bytes},
         .policy = o->ops ? o->ops : qy_policy_find(o->policy ? o->policy : "dense"),
+        .retrieval = o->retrieval,
         .budget = budget,
         .max_sequences = or_default(o->max_sequences, 4),
         .max_tokens = or_default(o->max_tokens, 512),
