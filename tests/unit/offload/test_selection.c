@@ -97,6 +97,40 @@ static void capacity_holds_every_list(void **state)
     assert_int_equal(qyi_selection_capacity(&rule, 500), 20);
 }
 
+/* A budget per query head: the lists of all heads together, but no more than there are. */
+static void per_head_lists_are_longer_and_have_room(void **state)
+{
+    struct qyi_selection_rule rule = exact_rule;
+    (void)state;
+
+    rule.caps.per_head = 1;
+    rule.group = 3;
+    struct qyi_selection s = qyi_selection_plan(&rule, QY_ATTEND_POLICY, 200);
+    assert_int_equal(s.k, 10);
+    assert_int_equal(s.most, 30);
+    s = qyi_selection_plan(&rule, QY_ATTEND_POLICY, 45); /* 25 candidates */
+    assert_int_equal(s.most, 25);
+    assert_int_equal(qyi_selection_capacity(&rule, 200), 20 + 30);
+    assert_int_equal(qyi_selection_capacity(&rule, 45), 20 + 30); /* room for equal ids */
+    rule.group = UINT32_MAX;
+    assert_int_equal(qyi_selection_capacity(&rule, 200), UINT32_MAX);
+    rule.caps.per_head = 0;
+    assert_int_equal(qyi_selection_plan(&rule, QY_ATTEND_POLICY, 200).most, 10);
+}
+
+static void plan_short_sequences_attend_to_all(void **state)
+{
+    struct qyi_selection_rule rule = exact_rule;
+    (void)state;
+
+    rule.min_tokens = 100;
+    assert_int_equal(qyi_selection_plan(&rule, QY_ATTEND_POLICY, 99).reach, QYI_REACH_ALL);
+    assert_int_equal(qyi_selection_plan(&rule, QY_ATTEND_POLICY, 100).reach, QYI_REACH_SELECT);
+    rule.caps = (struct qy_policy_caps){.select_nothing = 1};
+    assert_int_equal(qyi_selection_plan(&rule, QY_ATTEND_POLICY, 99).reach, QYI_REACH_ALL);
+    assert_int_equal(qyi_selection_plan(&rule, QY_ATTEND_POLICY, 100).reach, QYI_REACH_FRAME);
+}
+
 static void merge_gives_sinks_chosen_and_window_in_order(void **state)
 {
     const struct qyi_selection s = {
@@ -142,6 +176,8 @@ int main(void)
         cmocka_unit_test(plan_new_token_is_in_the_window),
         cmocka_unit_test(plan_mass_budget_chooses_even_when_the_cap_covers_all),
         cmocka_unit_test(capacity_holds_every_list),
+        cmocka_unit_test(per_head_lists_are_longer_and_have_room),
+        cmocka_unit_test(plan_short_sequences_attend_to_all),
         cmocka_unit_test(merge_gives_sinks_chosen_and_window_in_order),
         cmocka_unit_test(merge_refuses_what_is_no_list),
     };
