@@ -8,6 +8,7 @@
 
 enum {
     RANGE_PAGES = 64,
+    AHEAD = 4,             /* pages fetched before they are scored */
     TEAM_BYTES = 64 * 1024 /* read: below this the caller alone is faster than the team */
 };
 
@@ -133,8 +134,16 @@ static void score_range(const struct score_job *job, const struct qy_bound_score
 {
     const uint32_t begin = range * RANGE_PAGES;
     const uint32_t n = item->n - begin < RANGE_PAGES ? item->n - begin : RANGE_PAGES;
+    const size_t bytes = (size_t)2 * item->d * sizeof(uint16_t);
 
     for (uint32_t p = begin; p < begin + n; p++) {
+        if (p + AHEAD < item->n) {
+            const uint8_t *next = (const uint8_t *)page_at(&item->bounds, item->d, item->page,
+                                                           item->first + p + AHEAD);
+            for (size_t at = 0; at < bytes; at += 64) {
+                __builtin_prefetch(next + at);
+            }
+        }
         job->kernels->score(page_at(&item->bounds, item->d, item->page, item->first + p), item->q,
                             item->group, item->d, job->scale, item->scores + p, item->stride);
     }

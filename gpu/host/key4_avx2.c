@@ -170,7 +170,6 @@ static void tile_heads(const struct tile *tile, const struct qyi_key4_span *span
     const uint32_t chunks = qyi_key4_chunks(span->d);
     const int16_t *values = query->values + (size_t)h * chunks * CHUNK_VALUES;
     __m256i dots[HEADS_MAX];
-    uint16_t pairs[2][TILE];
 
     if (chunks == 1) {
         tile_some(tile, values, 1, heads, dots);
@@ -179,12 +178,14 @@ static void tile_heads(const struct tile *tile, const struct qyi_key4_span *span
     } else {
         tile_some(tile, values, chunks, heads, dots);
     }
-    for (uint32_t t = 0; t < TILE; t++) {
-        memcpy(&pairs[0][t], tile->meta[t], sizeof(pairs[0][t]));
-        memcpy(&pairs[1][t], tile->meta[t] + 2, sizeof(pairs[1][t]));
-    }
-    const __m256 low = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)pairs[0]));
-    const __m256 step = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)pairs[1]));
+    const __m256i pair = load(tile->pairs);
+    /* halves of both kinds, each 4 lows beside 4 steps, brought together */
+    const __m256i halves = _mm256_permute4x64_epi64(
+        _mm256_packus_epi32(_mm256_and_si256(pair, _mm256_set1_epi32(0xffff)),
+                            _mm256_srli_epi32(pair, 16)),
+        0xd8);
+    const __m256 low = _mm256_cvtph_ps(_mm256_castsi256_si128(halves));
+    const __m256 step = _mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1));
     for (uint32_t i = 0; i < heads; i++) {
         const __m256 by_step =
             _mm256_mul_ps(_mm256_cvtepi32_ps(dots[i]), _mm256_set1_ps(query->step[h + i]));

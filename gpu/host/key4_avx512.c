@@ -115,7 +115,6 @@ ALWAYS_INLINE void tile_dots(const struct tile *tile, const int16_t *values, con
 {
     __m512i quads[HEADS_MAX][4];
 
-    QYI_UNROLL
     for (uint32_t q = 0; q < 4; q++) {
         __m512i sums[4][HEADS_MAX];
         QYI_UNROLL
@@ -169,7 +168,6 @@ static void tile_heads(const struct tile *tile, const struct qyi_key4_span *span
     const uint32_t chunks = qyi_key4_chunks(span->d);
     const int16_t *values = query->values + (size_t)h * chunks * CHUNK_VALUES;
     __m512i dots[HEADS_MAX];
-    uint32_t pairs[TILE];
 
     if (chunks == 1) {
         tile_some(tile, values, 1, heads, dots);
@@ -178,10 +176,7 @@ static void tile_heads(const struct tile *tile, const struct qyi_key4_span *span
     } else {
         tile_some(tile, values, chunks, heads, dots);
     }
-    for (uint32_t t = 0; t < TILE; t++) {
-        memcpy(&pairs[t], tile->meta[t], sizeof(pairs[t]));
-    }
-    const __m512i pair = _mm512_loadu_si512(pairs);
+    const __m512i pair = _mm512_loadu_si512(tile->pairs);
     const __m512 low = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(pair));
     const __m512 step = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(pair, 16)));
     for (uint32_t i = 0; i < heads; i++) {

@@ -15,9 +15,11 @@ enum {
     TILES = 4      /* a power of two above AHEAD                  */
 };
 
-/* Where TILE keys lie. */
+/* Where TILE keys lie; their low and step << 16, read one tile ahead. */
 struct tile {
     const uint8_t *words[TILE], *meta[TILE];
+    uint32_t pairs[TILE];
+    int together; /* meta[0] begins TILE neighbours */
 };
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
@@ -30,22 +32,25 @@ static void tile_heads(const struct tile *tile, const struct qyi_key4_span *span
  * scored; past the item's end its last one is repeated. */
 static inline void tile_fill(struct tile *tile, const struct qyi_key4_span *span, uint32_t at)
 {
-    const uint32_t last = span->n + span->after - 1;
     const struct qy_slab *keys = span->keys;
+    const uint32_t last = span->n + span->after - 1;
+    const uint32_t mask = ((uint32_t)1 << keys->shift) - 1;
+    const uint32_t inside = (span->first + at) & mask;
     const size_t bytes = 2 * (size_t)qyi_key4_words(span->d);
     const size_t meta = bytes << keys->shift;
-    const uint32_t mask = ((uint32_t)1 << keys->shift) - 1;
-    const uint32_t begin = span->first + at;
 
-    if (span->ids == NULL && last - at >= TILE - 1 && at < last &&
-        (begin & mask) <= mask - TILE + 1 && mask >= TILE - 1) {
-        /* neighbours in one slab: the processor fetches these by itself */
-        const uint8_t *slab = keys->blocks[begin >> keys->shift] + keys->offset;
-        const uint8_t *first = slab + (begin & mask) * bytes;
+    tile->together =
+        span->ids == NULL && (uint64_t)at + TILE - 1 <= last && (uint64_t)inside + TILE - 1 <= mask;
+    if (tile->together) {
+        const uint8_t *slab = keys->blocks[(span->first + at) >> keys->shift] + keys->offset;
         for (uint32_t t = 0; t < TILE; t++) {
-            tile->words[t] = first + t * bytes;
-            tile->meta[t] = slab + meta + (size_t)((begin & mask) + t) * 4;
+            tile->words[t] = slab + (inside + t) * bytes;
         }
+        tile->meta[0] = slab + meta + (size_t)inside * 4;
+        for (size_t line = 0; line < TILE * bytes; line += 64) {
+            __builtin_prefetch(tile->words[0] + line);
+        }
+        __builtin_prefetch(tile->meta[0]);
         return;
     }
     for (uint32_t t = 0; t < TILE; t++) {
@@ -55,8 +60,22 @@ static inline void tile_fill(struct tile *tile, const struct qyi_key4_span *span
         tile->words[t] = slab + (token & mask) * bytes;
         tile->meta[t] = slab + meta + (size_t)(token & mask) * 4;
         __builtin_prefetch(tile->words[t]);
-        __builtin_prefetch(tile->words[t] + bytes - 1);
+        if (bytes > 32) { /* else it lies in one line */
+            __builtin_prefetch(tile->words[t] + bytes - 1);
+        }
         __builtin_prefetch(tile->meta[t]);
+    }
+}
+
+/* Copied a tile before they are read: a vector load waits for single stores just made. */
+static inline void tile_pairs(struct tile *tile)
+{
+    if (tile->together) {
+        memcpy(tile->pairs, tile->meta[0], sizeof(tile->pairs));
+        return;
+    }
+    for (uint32_t t = 0; t < TILE; t++) {
+        memcpy(&tile->pairs[t], tile->meta[t], sizeof(tile->pairs[t]));
     }
 }
 
@@ -71,9 +90,11 @@ static void score_span(const struct qyi_key4_span *span, float scale, float *sco
     for (uint32_t i = 0; i < AHEAD; i++) {
         tile_fill(&tiles[i], span, i * TILE);
     }
+    tile_pairs(&tiles[0]);
     for (uint32_t at = 0, i = 0; at < span->n; at += TILE, i++) {
         const uint32_t n = span->n - at < TILE ? span->n - at : TILE;
         tile_fill(&tiles[(i + AHEAD) % TILES], span, at + AHEAD * TILE);
+        tile_pairs(&tiles[(i + 1) % TILES]);
         for (uint32_t h = 0; h < span->group; h += HEADS_MAX) {
             const uint32_t heads = span->group - h < HEADS_MAX ? span->group - h : HEADS_MAX;
             tile_heads(&tiles[i % TILES], span, h, heads, n, scale, scores + h * stride + at,
