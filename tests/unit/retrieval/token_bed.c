@@ -60,7 +60,8 @@ struct bed *bed_new(uint32_t threads)
         bed->inv_freq[p] = powf(1000.0F, -2.0F * (float)p / BED_D);
     }
     for (uint32_t i = 0; i < BED_KV * BED_WORDS * BED_D; i++) {
-        (&bed->words[0][0][0])[i] = uniform(&state);
+        /* as codebooks hold them */
+        (&bed->words[0][0][0])[i] = qy_f32_from_f16(qy_f16_from_f32(uniform(&state)));
     }
     bed->params = (struct qy_policy_params){
         .rt = &bed->rt,
@@ -248,7 +249,7 @@ static struct qy_codebook *make_codebook(const struct bed *bed, enum qy_codebook
 
 /* ---- policies ------------------------------------------------------------------------------ */
 
-static void append(struct bed *bed, uint32_t i, uint32_t first, uint32_t n)
+void bed_append(struct bed *bed, uint32_t i, uint32_t first, uint32_t n)
 {
     const int before = bed->ops->caps.append_form == QY_KEYS_BEFORE_ROPE;
     const struct bed_text *text = &bed->texts[i];
@@ -293,7 +294,7 @@ void bed_policy(struct bed *bed, const char *name, uint32_t step)
         for (uint32_t at = 0; bed->ops->append && at < n;) {
             const uint32_t some = step > 0 && n - at > step ? step : n - at;
 
-            append(bed, i, at, some);
+            bed_append(bed, i, at, some);
             at += some;
         }
     }

@@ -65,6 +65,8 @@ struct qy_arena *bed_arena(struct bed *bed, size_t bytes);
  * `step` tokens (0: at once). */
 void bed_policy(struct bed *bed, const char *name, uint32_t step);
 void bed_policy_close(struct bed *bed);
+/* Tokens first .. first + n - 1 of text i enter the index (KV heads together). */
+void bed_append(struct bed *bed, uint32_t i, uint32_t first, uint32_t n);
 void bed_select(struct bed *bed, uint32_t n_items);
 
 /* q of query head g at `angle` . k before RoPE, in f64: what a key at that distance scores. */
