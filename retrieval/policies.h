@@ -12,6 +12,7 @@ extern const struct qy_policy_ops qyi_policy_exact;
 extern const struct qy_policy_ops qyi_policy_a2ats;
 extern const struct qy_policy_ops qyi_policy_a2ats_plus;
 extern const struct qy_policy_ops qyi_policy_quest;
+extern const struct qy_policy_ops qyi_policy_pq;
 
 /* What settings.c's rows say. */
 extern const struct qy_retrieval_settings qyi_retrieval_defaults;

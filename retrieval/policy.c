@@ -9,7 +9,10 @@ static const struct qy_policy_ops *const builtin[] = {
     &qyi_policy_dense,
     &qyi_policy_window,
     &qyi_policy_exact,
+    &qyi_policy_a2ats,
+    &qyi_policy_a2ats_plus,
     &qyi_policy_quest,
+    &qyi_policy_pq,
 };
 enum { N_BUILTIN = sizeof(builtin) / sizeof(builtin[0]) };
 

@@ -40,6 +40,12 @@ static enum qy_status quest_open(const struct qy_policy_params *params, struct q
 {
     const int64_t page = qyi_policy_settings(params)->quest_page;
 
+    if (params->argument && params->argument[0] != '\0') {
+        return qy_error_set(err, QY_ERR_CONFIG,
+                            "policy 'quest:%.60s': 'quest' takes no argument; leave out what "
+                            "follows it",
+                            params->argument);
+    }
     if (page < 1 || (page & (page - 1)) != 0 || page > (int64_t)params->block_tokens) {
         return qy_error_set(err, QY_ERR_CONFIG,
                             "retrieval.quest_page '%lld': a power of two up to cache.block_tokens "
@@ -110,9 +116,9 @@ static struct reach reach_of(const struct qy_policy *policy, const struct qy_sel
     struct reach r = {.all = (it->n + page - 1) / page,
                       .first = it->lo / page,
                       .last = (it->hi + page - 1) / page,
-                      .k = (it->k + page - 1) / page};
+                      .k = (it->k + page - 1) / page + 1}; /* lo and hi may lie inside pages */
 
-    r.per_head = r.k / it->group > 0 ? r.k / it->group : 1;
+    r.per_head = (r.k - 1) / it->group > 0 ? (r.k - 1) / it->group : 1;
     r.room = r.k > it->group ? r.k : it->group;
     return r;
 }
