@@ -13,6 +13,7 @@ static const struct qy_policy_ops *const builtin[] = {
     &qyi_policy_a2ats_plus,
     &qyi_policy_quest,
     &qyi_policy_pq,
+    &qyi_policy_clusters,
 };
 enum { N_BUILTIN = sizeof(builtin) / sizeof(builtin[0]) };
 
