@@ -224,6 +224,86 @@ static void attend_all_ids_equal_range_in_bits(void **unused)
     }
 }
 
+/* A row of bias ln w counts as w rows; one of bias -inf does not count. */
+static void attend_bias_equals_repeated_rows(void **unused)
+{
+    enum { ROWS = 300, GROUP = 5, MOST = 4 };
+    (void)unused;
+    for (enum qy_cpu_level level = QY_CPU_PLAIN; level <= conf_best(); level++) {
+        struct conf c;
+        conf_open(&c, level, 2);
+        for (size_t s = 0; s < N_SIZES_D; s++) {
+            const uint32_t d = sizes_d[s];
+            const float scale = 1.0F / sqrtf((float)d);
+            const enum qy_row_type type = s % 2 ? QY_ROW_F32 : QY_ROW_F16;
+            uint32_t ids[ROWS];
+            uint32_t repeated[ROWS * MOST];
+            float bias[ROWS];
+            float lse[2][GROUP];
+            uint32_t n = 0;
+            struct conf_rows r;
+            float *q = conf_floats((size_t)GROUP * d, 2.0F);
+            float *out = conf_floats((size_t)2 * GROUP * d, 1.0F);
+            double *expected = malloc(d * sizeof(*expected));
+            assert_non_null(expected);
+            conf_rows_open(&r, type, d, 4, ROWS, 2.0F);
+            for (uint32_t i = 0; i < ROWS; i++) {
+                const uint32_t w = conf_random(MOST + 1);
+                ids[i] = i;
+                bias[i] = logf((float)w);
+                for (uint32_t j = 0; j < w; j++) {
+                    repeated[n++] = i;
+                }
+            }
+            const struct qy_attend_item items[2] = {
+                {q, r.rows, ids, 0, ROWS, GROUP, bias, out, lse[0]},
+                {q, r.rows, NULL, 0, ROWS, GROUP, bias, out + (size_t)GROUP * d, lse[1]}};
+            conf_arena(&c, qy_device_attend_scratch(c.dev, 2, ROWS, GROUP, d));
+            assert_int_equal(qy_device_attend(c.dev, items, 2, scale, &c.arena), QY_OK);
+            assert_memory_equal(out, items[1].out, (size_t)GROUP * d * sizeof(*out));
+            for (uint32_t h = 0; h < GROUP; h++) {
+                double want;
+                conf_attend(&r, repeated, 0, n, q + (size_t)h * d, (double)scale, expected, &want);
+                assert_true(conf_nmse(out + (size_t)h * d, expected, d) <= max_nmse);
+                assert_true(fabs((double)lse[0][h] - want) <= max_lse);
+            }
+            conf_rows_close(&r);
+            free(q);
+            free(out);
+            free(expected);
+        }
+        conf_close(&c);
+    }
+}
+
+static void attend_bias_of_nothing_is_empty(void **unused)
+{
+    enum { ROWS = 37, D = 64 };
+    (void)unused;
+    for (enum qy_cpu_level level = QY_CPU_PLAIN; level <= conf_best(); level++) {
+        struct conf c;
+        struct conf_rows r;
+        float *q = conf_floats(D, 1.0F);
+        float bias[ROWS];
+        float out[D];
+        float lse;
+        conf_open(&c, level, 1);
+        conf_rows_open(&r, QY_ROW_F16, D, 4, ROWS, 1.0F);
+        for (int i = 0; i < ROWS; i++) {
+            bias[i] = -INFINITY;
+        }
+        const struct qy_attend_item item = {q, r.rows, NULL, 0, ROWS, 1, bias, out, &lse};
+        assert_int_equal(qy_device_attend(c.dev, &item, 1, 1.0F, &c.arena), QY_OK);
+        assert_true(lse == -INFINITY);
+        for (int i = 0; i < D; i++) {
+            assert_true(out[i] == 0.0F);
+        }
+        conf_rows_close(&r);
+        conf_close(&c);
+        free(q);
+    }
+}
+
 static void attend_bits_do_not_depend_on_threads(void **unused)
 {
     enum { ITEMS = 7, GROUP = 4, D = 80, N = 1500 };
@@ -345,6 +425,8 @@ int main(void)
         cmocka_unit_test(attend_every_length_matches_reference),
         cmocka_unit_test(attend_huge_scores_do_not_overflow),
         cmocka_unit_test(attend_all_ids_equal_range_in_bits),
+        cmocka_unit_test(attend_bias_equals_repeated_rows),
+        cmocka_unit_test(attend_bias_of_nothing_is_empty),
         cmocka_unit_test(attend_bits_do_not_depend_on_threads),
         cmocka_unit_test(attend_full_arena_writes_nothing),
         cmocka_unit_test(merge_of_parts_equals_whole),
