@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The kernels of codes in AVX-512. */
 #if defined(__x86_64__)
-#include "gpu/host/vec_avx512.h"
+#include "gpu/host/code_vec_avx512.h"
 
 #include "gpu/host/code_gather_body.h"
 #include "gpu/host/code_table_body.h"

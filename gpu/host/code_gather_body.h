@@ -1,54 +1,86 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Scores of 8- and 16-bit codes: one load brings the table entry of four heads; four tokens are
- * turned round into four heads. Needs no vec_*.h: four lanes are what the layout holds.
+ * turned round into four heads. Needs no words of a set: four lanes are what the layout holds.
  */
 #ifndef QY_GPU_HOST_CODE_GATHER_BODY_H
 #define QY_GPU_HOST_CODE_GATHER_BODY_H
 
-#include <string.h>
+#include "gpu/host/code.h"
+#include "gpu/host/code_quad.h"
+#include "gpu/host/kernels.h"
 
-#include "gpu/host/code_table_body.h"
-
-ALWAYS_INLINE tab_quad gather_token(const struct qyi_code_gather *g, uint32_t i, const int bits)
+ALWAYS_INLINE quad gather_entry(const float *table, size_t word)
 {
-    tab_quad sum = {0.0F, 0.0F, 0.0F, 0.0F};
-    tab_quad entry;
-
-    if (bits == 16) {
-        uint32_t code = ((const uint16_t *)g->codes)[i];
-        code = code < g->n_words ? code : g->n_words - 1; /* bytes may come from elsewhere */
-        memcpy(&entry, g->tables + (size_t)code * QYI_CODE_HEADS, sizeof(entry));
-        return entry;
-    }
-    const uint8_t *codes = (const uint8_t *)g->codes + (size_t)i * g->m;
-    for (uint32_t j = 0; j < g->m; j++) {
-        memcpy(&entry, g->tables + ((size_t)j * 256 + codes[j]) * QYI_CODE_HEADS, sizeof(entry));
-        sum += entry;
-    }
-    return sum;
+    quad entry;
+    memcpy(&entry, table + word * QYI_CODE_HEADS, sizeof(entry));
+    return entry;
 }
 
-ALWAYS_INLINE void gather_slab(const struct qyi_code_gather *g, const int bits)
+/* Tokens at .. at + 3 (or only the first) of the slab. */
+ALWAYS_INLINE void gather_four(const struct qyi_code_gather *g, uint32_t at, const int bits,
+                               const int n, quad sums[4])
 {
-    uint32_t i = 0;
-
-    for (; i + 4 <= g->n; i += 4) {
-        tab_quad in[4];
-        float out[4][QYI_CODE_HEADS];
-        for (uint32_t t = 0; t < 4; t++) {
-            in[t] = gather_token(g, i + t, bits);
+    if (bits == 16) {
+        const uint16_t *codes = (const uint16_t *)g->codes + at;
+        QYI_UNROLL
+        for (int t = 0; t < n; t++) {
+            const uint32_t last = g->n_words - 1; /* bytes may come from elsewhere */
+            sums[t] = gather_entry(g->tables, codes[t] < last ? codes[t] : last);
         }
-        tab_transpose((const float *)in, 4, out[0]);
-        for (uint32_t h = 0; h < g->n_heads; h++) {
-            memcpy(g->out + h * g->stride + i, out[h], sizeof(out[h]));
+        return;
+    }
+    const uint8_t *codes = (const uint8_t *)g->codes + (size_t)at * g->m;
+    const float *table = g->tables;
+    const uint32_t m = g->m;
+    QYI_UNROLL
+    for (int t = 0; t < n; t++) {
+        sums[t] = gather_entry(table, codes[(size_t)t * m]);
+    }
+    for (uint32_t j = 1; j < m; j++) {
+        table += (size_t)256 * QYI_CODE_HEADS;
+        QYI_UNROLL
+        for (int t = 0; t < n; t++) {
+            sums[t] += gather_entry(table, codes[(size_t)t * m + j]);
         }
     }
-    for (; i < g->n; i++) {
-        const tab_quad s = gather_token(g, i, bits);
-        for (uint32_t h = 0; h < g->n_heads; h++) {
-            g->out[h * g->stride + i] = s[h];
+}
+
+ALWAYS_INLINE void gather_slab(const struct qyi_code_gather *g, const int bits, const uint32_t nh)
+{
+    float *out = g->out;
+    const size_t stride = g->stride;
+    const uint32_t n = g->n;
+    quad sums[4];
+    uint32_t i = 0;
+
+    for (; i + 4 <= n; i += 4) {
+        gather_four(g, i, bits, 4, sums);
+        quad_turn(sums);
+        QYI_UNROLL
+        for (uint32_t h = 0; h < nh; h++) {
+            memcpy(out + h * stride + i, &sums[h], sizeof(sums[h]));
         }
+    }
+    for (; i < n; i++) {
+        gather_four(g, i, bits, 1, sums);
+        QYI_UNROLL
+        for (uint32_t h = 0; h < nh; h++) {
+            out[h * stride + i] = sums[0][h];
+        }
+    }
+}
+
+ALWAYS_INLINE void gather_heads(const struct qyi_code_gather *g, const int bits)
+{
+    if (g->n_heads == 4) {
+        gather_slab(g, bits, 4);
+    } else if (g->n_heads == 3) {
+        gather_slab(g, bits, 3);
+    } else if (g->n_heads == 2) {
+        gather_slab(g, bits, 2);
+    } else {
+        gather_slab(g, bits, 1);
     }
 }
 
@@ -56,9 +88,9 @@ ALWAYS_INLINE void gather_slab(const struct qyi_code_gather *g, const int bits)
 static void gather_codes(const struct qyi_code_gather *gather)
 {
     if (gather->bits == 16) {
-        gather_slab(gather, 16);
+        gather_heads(gather, 16);
     } else {
-        gather_slab(gather, 8);
+        gather_heads(gather, 8);
     }
 }
 

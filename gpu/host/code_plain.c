@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The kernels of codes in plain C, and which table a level means in this build. */
-#include "gpu/host/vec_plain.h"
+#include "gpu/host/code_vec_plain.h"
 
 #include "gpu/host/code_gather_body.h"
 #include "gpu/host/code_table_body.h"

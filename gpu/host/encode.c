@@ -25,6 +25,25 @@ static uint32_t ranges_of(const struct qy_encode_item *item)
     return (uint32_t)((lead + item->n + QYI_CODE_SPLIT - 1) / QYI_CODE_SPLIT);
 }
 
+/* QYI_CODE_KEYS tokens from a multiple of it on, in groups of 128: of every four bytes two, or their
+ * nibbles, are theirs. */
+static void put_codes4_whole(uint8_t *to, uint32_t in_group, uint32_t m, const uint8_t *codes)
+{
+    const uint32_t lane = QYI_CODE_MAX_LANE;
+    const uint32_t shift = in_group / lane * 4 + in_group % lane / 16 * 8;
+    const uint32_t keep = ~((uint32_t)0x0f0f << shift);
+
+    for (uint32_t j = 0; j < m; j++, to += lane, codes += QYI_CODE_KEYS) {
+        uint32_t words[QYI_CODE_MAX_LANE / 4];
+        memcpy(words, to, sizeof(words));
+        for (uint32_t r = 0; r < lane / 4; r++) {
+            const uint32_t pair = codes[r] | (uint32_t)codes[r + lane / 4] << 8;
+            words[r] = (words[r] & keep) | pair << shift;
+        }
+        memcpy(to, words, sizeof(words));
+    }
+}
+
 /* codes [m][QYI_CODE_KEYS] of n tokens from `token` on, all in one slab. */
 static void put_codes4(const struct qy_encode_item *item, uint32_t token, uint32_t n,
                        const uint8_t *codes)
@@ -34,6 +53,13 @@ static void put_codes4(const struct qy_encode_item *item, uint32_t token, uint32
     const uint32_t m = item->quantizer->m;
     uint8_t *slab = item->codes.blocks[token >> item->codes.shift] + item->codes.offset;
 
+    if (lane == QYI_CODE_MAX_LANE && n == QYI_CODE_KEYS && token % QYI_CODE_KEYS == 0 &&
+        __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__) {
+        const uint32_t in_slab = token & (n_tokens - 1);
+        put_codes4_whole(slab + (size_t)(in_slab / (2 * lane)) * m * lane, in_slab % (2 * lane), m,
+                         codes);
+        return;
+    }
     for (uint32_t i = 0; i < n; i++) {
         uint32_t bit;
         uint8_t *to = slab + qyi_code4_at(lane, m, (token + i) & (n_tokens - 1), &bit);
@@ -77,7 +103,8 @@ static void encode_range(const struct encode_job *job, const struct qy_encode_it
     while (token < end) {
         const uint64_t in_block = block - (token & (block - 1));
         uint64_t n = end - token < in_block ? end - token : in_block;
-        n = n < QYI_CODE_KEYS ? n : QYI_CODE_KEYS;
+        const uint64_t aligned = QYI_CODE_KEYS - token % QYI_CODE_KEYS;
+        n = n < aligned ? n : aligned;
         const float *k = item->k + (token - item->first) * item->stride;
         if (item->quantizer->bits == 4) {
             uint8_t *bytes = (uint8_t *)codes;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Codes of vectors: the word w with the largest encode_w . x' - bias_w of each sub-vector. Part of
- * a kernel file: include a vec_*.h first.
+ * a kernel file: include a code_vec_*.h first.
  *
  * Every score is summed from -bias on over the elements in their order, whatever the shape of the
  * register block: the code of a vector does not depend on how many were encoded with it. A score
@@ -11,13 +11,11 @@
 #define QY_GPU_HOST_ENCODE_BODY_H
 
 #include <math.h>
+#include <string.h>
 
 #include "gpu/host/code.h"
+#include "gpu/host/code_quad.h"
 #include "gpu/host/kernels.h"
-
-#ifndef ALWAYS_INLINE
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-#endif
 
 enum {
     ENC_WORDS = 16,               /* of a 4-bit code                                  */
@@ -28,53 +26,31 @@ enum {
     ENC_TILE = ENC_WV * VEC_N     /* words of it                                      */
 };
 
-/* x' of sub-vector j: element i of n keys, as to[i * by_element + key * by_key]. */
-ALWAYS_INLINE void enc_take(const struct qy_quantizer *quantizer, uint32_t j, const float *k,
-                            size_t stride, uint32_t n, float *to, const size_t by_element,
-                            const size_t by_key)
-{
-    const uint32_t dj = quantizer->d / quantizer->m;
-
-    for (uint32_t i = 0; i < dj; i++) {
-        const uint32_t at = quantizer->order != NULL ? quantizer->order[j * dj + i] : j * dj + i;
-        for (uint32_t t = 0; t < n; t++) {
-            to[i * by_element + t * by_key] = k[t * stride + at];
-        }
-    }
-}
-
 /* ---- 4 bits ---------------------------------------------------------------------------------- */
 
 /* One key, words side by side. */
-static uint8_t enc4_one(const float *x, uint32_t dj, const float *encode, const float *bias)
+ALWAYS_INLINE uint8_t enc4_one(const float *x, const uint32_t dj, const float *encode,
+                               const float *bias)
 {
     vec s[ENC_WORDS / VEC_N];
-    float score[ENC_WORDS];
-    float best = -INFINITY;
-    uint8_t code = 0;
 
-    for (uint32_t v = 0; v < ENC_WORDS / VEC_N; v++) {
+    QYI_UNROLL
+    for (int v = 0; v < ENC_WORDS / VEC_N; v++) {
         s[v] = vec_sub(vec_set1(0.0F), vec_load(bias + v * VEC_N));
     }
     for (uint32_t i = 0; i < dj; i++) {
         const vec xi = vec_set1(x[i]);
-        for (uint32_t v = 0; v < ENC_WORDS / VEC_N; v++) {
+        QYI_UNROLL
+        for (int v = 0; v < ENC_WORDS / VEC_N; v++) {
             s[v] = vec_fma(xi, vec_load(encode + i * ENC_WORDS + v * VEC_N), s[v]);
         }
     }
-    for (uint32_t v = 0; v < ENC_WORDS / VEC_N; v++) {
-        vec_store(score + v * VEC_N, s[v]);
-    }
-    for (uint8_t w = 0; w < ENC_WORDS; w++) {
-        code = score[w] > best ? w : code;
-        best = score[w] > best ? score[w] : best;
-    }
-    return code;
+    return (uint8_t)code_first_best(s);
 }
 
-/* ENC_NV vectors of keys, keys side by side: xt [dj][QYI_CODE_KEYS]. */
-ALWAYS_INLINE void enc4_many(const float *xt, uint32_t dj, const float *encode, const float *bias,
-                             uint8_t *codes)
+/* ENC_NV vectors of keys, keys side by side; rows[i] + first: element i of x'_j. */
+ALWAYS_INLINE void enc4_many(const float *const *rows, uint32_t first, const uint32_t dj,
+                             const float *encode, const float *bias, uint8_t *codes)
 {
     vec best[ENC_NV];
     vec word[ENC_NV];
@@ -86,7 +62,7 @@ ALWAYS_INLINE void enc4_many(const float *xt, uint32_t dj, const float *encode, 
         word[v] = vec_set1(0.0F);
     }
     for (uint32_t w = 0; w < ENC_WORDS; w++) {
-        const vec begin = vec_sub(vec_set1(0.0F), vec_set1(bias[w]));
+        const vec begin = vec_set1(0.0F - bias[w]);
         const vec number = vec_set1((float)w);
         vec s[ENC_NV];
         QYI_UNROLL
@@ -97,7 +73,7 @@ ALWAYS_INLINE void enc4_many(const float *xt, uint32_t dj, const float *encode, 
             const vec e = vec_set1(encode[i * ENC_WORDS + w]);
             QYI_UNROLL
             for (int v = 0; v < ENC_NV; v++) {
-                s[v] = vec_fma(vec_load(xt + i * QYI_CODE_KEYS + v * VEC_N), e, s[v]);
+                s[v] = vec_fma(vec_load(rows[i] + first + v * VEC_N), e, s[v]);
             }
         }
         QYI_UNROLL
@@ -112,7 +88,58 @@ ALWAYS_INLINE void enc4_many(const float *xt, uint32_t dj, const float *encode, 
         vec_store(words + v * VEC_N, word[v]);
     }
     for (uint32_t t = 0; t < ENC_NV * VEC_N; t++) {
-        codes[t] = (uint8_t)words[t];
+        codes[first + t] = (uint8_t)words[t];
+    }
+}
+
+/* xt [d][QYI_CODE_KEYS] = n keys turned round; keys that are not there repeat the last. */
+static void enc_turn(const float *k, size_t stride, uint32_t n, uint32_t d, float *xt)
+{
+    for (uint32_t t = 0; t < QYI_CODE_KEYS; t += 4) {
+        const float *key[4];
+        uint32_t i = 0;
+        for (uint32_t p = 0; p < 4; p++) {
+            key[p] = k + (t + p < n ? t + p : n - 1) * stride;
+        }
+        for (; i + 4 <= d; i += 4) {
+            quad row[4];
+            for (int p = 0; p < 4; p++) {
+                memcpy(&row[p], key[p] + i, sizeof(row[p]));
+            }
+            quad_turn(row);
+            for (uint32_t p = 0; p < 4; p++) {
+                memcpy(xt + (size_t)(i + p) * QYI_CODE_KEYS + t, &row[p], sizeof(row[p]));
+            }
+        }
+        for (; i < d; i++) {
+            for (uint32_t p = 0; p < 4; p++) {
+                xt[(size_t)i * QYI_CODE_KEYS + t + p] = key[p][i];
+            }
+        }
+    }
+}
+
+static void enc4_block(const struct qy_quantizer *quantizer, const float *k, size_t stride,
+                       uint32_t n, uint8_t *codes)
+{
+    _Alignas(64) float xt[QYI_CODE_MAX_D * QYI_CODE_KEYS];
+    const float *rows[QYI_CODE_MAX_D];
+    const uint32_t dj = quantizer->d / quantizer->m;
+
+    enc_turn(k, stride, n, quantizer->d, xt);
+    for (uint32_t i = 0; i < quantizer->d; i++) {
+        rows[i] = xt + (quantizer->order != NULL ? quantizer->order[i] : i) * (size_t)QYI_CODE_KEYS;
+    }
+    for (uint32_t j = 0; j < quantizer->m; j++) {
+        const float *encode = quantizer->encode + (size_t)j * dj * ENC_WORDS;
+        const float *bias = quantizer->bias + (size_t)j * ENC_WORDS;
+        for (uint32_t t = 0; t < QYI_CODE_KEYS; t += ENC_NV * VEC_N) {
+            if (dj == 4) {
+                enc4_many(rows + (size_t)j * 4, t, 4, encode, bias, codes + j * QYI_CODE_KEYS);
+            } else {
+                enc4_many(rows + (size_t)j * dj, t, dj, encode, bias, codes + j * QYI_CODE_KEYS);
+            }
+        }
     }
 }
 
@@ -120,32 +147,23 @@ ALWAYS_INLINE void enc4_many(const float *xt, uint32_t dj, const float *encode, 
 static void encode4(const struct qy_quantizer *quantizer, const float *k, size_t stride, uint32_t n,
                     uint8_t *codes)
 {
-    _Alignas(64) float x[QYI_CODE_MAX_D * QYI_CODE_KEYS];
-    const uint32_t m = quantizer->m;
-    const uint32_t dj = quantizer->d / m;
-    const size_t words = (size_t)dj * ENC_WORDS;
+    float x[QYI_CODE_MAX_D];
+    const uint32_t dj = quantizer->d / quantizer->m;
 
-    if (n < ENC_FEW) {
-        for (uint32_t t = 0; t < n; t++) {
-            for (uint32_t j = 0; j < m; j++) {
-                enc_take(quantizer, j, k + t * stride, 0, 1, x + (size_t)j * dj, 1, 0);
-            }
-            for (uint32_t j = 0; j < m; j++) {
-                codes[j * QYI_CODE_KEYS + t] =
-                    enc4_one(x + (size_t)j * dj, dj, quantizer->encode + j * words,
-                             quantizer->bias + (size_t)j * ENC_WORDS);
-            }
-        }
+    if (n >= ENC_FEW) {
+        enc4_block(quantizer, k, stride, n, codes);
         return;
     }
-    for (size_t i = 0; n < QYI_CODE_KEYS && i < (size_t)dj * QYI_CODE_KEYS; i++) {
-        x[i] = 0.0F; /* keys that are not there */
-    }
-    for (uint32_t j = 0; j < m; j++) {
-        enc_take(quantizer, j, k, stride, n, x, QYI_CODE_KEYS, 1);
-        for (uint32_t t = 0; t < QYI_CODE_KEYS; t += ENC_NV * VEC_N) {
-            enc4_many(x + t, dj, quantizer->encode + j * words,
-                      quantizer->bias + (size_t)j * ENC_WORDS, codes + j * QYI_CODE_KEYS + t);
+    for (uint32_t t = 0; t < n; t++) {
+        const float *key = k + t * stride;
+        for (uint32_t i = 0; i < quantizer->d; i++) {
+            x[i] = key[quantizer->order != NULL ? quantizer->order[i] : i];
+        }
+        for (uint32_t j = 0; j < quantizer->m; j++) {
+            const float *encode = quantizer->encode + (size_t)j * dj * ENC_WORDS;
+            const float *bias = quantizer->bias + (size_t)j * ENC_WORDS;
+            codes[j * QYI_CODE_KEYS + t] = dj == 4 ? enc4_one(x + (size_t)j * 4, 4, encode, bias)
+                                                   : enc4_one(x + (size_t)j * dj, dj, encode, bias);
         }
     }
 }
@@ -168,6 +186,7 @@ ALWAYS_INLINE void enc_tile(const float *x, uint32_t dj, const float *encode, si
     QYI_UNROLL
     for (int v = 0; v < ENC_WV; v++) {
         const vec begin = vec_sub(vec_set1(0.0F), vec_load(bias + v * VEC_N));
+        QYI_UNROLL
         for (int t = 0; t < nk; t++) {
             s[t][v] = begin;
         }
@@ -187,6 +206,7 @@ ALWAYS_INLINE void enc_tile(const float *x, uint32_t dj, const float *encode, si
             }
         }
     }
+    QYI_UNROLL
     for (int t = 0; t < nk; t++) {
         vec best = vec_load(score[t]);
         vec which = vec_load(word[t]);
@@ -247,7 +267,13 @@ static void encode_wide(const struct qy_quantizer *quantizer, const float *k, si
     for (uint32_t j = 0; j < quantizer->m; j++) {
         const float *encode = quantizer->encode + (size_t)j * dj * quantizer->n_words;
         const float *bias = quantizer->bias + (size_t)j * quantizer->n_words;
-        enc_take(quantizer, j, k, stride, n, x, 1, dj);
+        for (uint32_t i = 0; i < dj; i++) {
+            const uint32_t at = j * dj + i;
+            const uint32_t from = quantizer->order != NULL ? quantizer->order[at] : at;
+            for (uint32_t t = 0; t < n; t++) {
+                x[(size_t)t * dj + i] = k[t * stride + from];
+            }
+        }
         for (uint32_t t = 0; t < n; t++) {
             vec_store(best.score[t], vec_set1(-INFINITY));
             vec_store(best.word[t], vec_set1(0.0F));
