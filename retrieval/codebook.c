@@ -356,10 +356,14 @@ enum qy_status qy_codebook_check(const struct qy_codebook *codebook,
                             "--policy makes one of the kind that a policy needs",
                             kind_name(have->kind), kind_name(want->kind));
     }
-    const int differs = have->n_layers != want->n_layers || have->n_kv_heads != want->n_kv_heads ||
-                        have->head_dim != want->head_dim || (want->m != 0 && have->m != want->m) ||
-                        (want->bits != 0 && have->bits != want->bits) ||
-                        (want->n_words != 0 && have->n_words != want->n_words);
+    const uint32_t pairs[][2] = {
+        {want->n_layers, have->n_layers}, {want->n_kv_heads, have->n_kv_heads},
+        {want->head_dim, have->head_dim}, {want->m, have->m},
+        {want->bits, have->bits},         {want->n_words, have->n_words}};
+    int differs = 0;
+    for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
+        differs |= pairs[i][0] != 0 && pairs[i][0] != pairs[i][1];
+    }
     if (differs) {
         return qy_error_set(err, QY_ERR_CONFIG,
                             "codebook of '%s' with %u layers, %u KV heads of %u, %u x %u words: "

@@ -162,6 +162,24 @@ enum qy_status qy_codebook_open_part(const struct qy_allocator *mem, const char 
     return QY_OK;
 }
 
+enum qy_status qy_codebook_read_info(const char *path, struct qy_codebook_info *info,
+                                     struct qy_error *err)
+{
+    FILE *file = fopen(path, "rb");
+    struct file_header header;
+
+    if (file == NULL) {
+        return qy_error_set(err, QY_ERR_NOT_FOUND, "codebook '%s': cannot be read: %s", path,
+                            strerror(errno));
+    }
+    enum qy_status st = read_header(file, path, &header, info, err);
+    if (st == QY_OK) {
+        st = check_length(file, path, &header, err);
+    }
+    fclose(file);
+    return st;
+}
+
 static uint32_t count_filled(const struct qy_codebook *codebook)
 {
     uint32_t n = 0;

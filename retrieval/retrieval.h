@@ -60,6 +60,9 @@ struct qy_codebook;
  * later version). [setup] [alloc] */
 QY_MUST enum qy_status qy_codebook_open(const struct qy_allocator *mem, const char *path,
                                         struct qy_codebook **codebook, struct qy_error *err);
+/* What a file says of itself, without its tables. Errors as qy_codebook_open. [any] */
+QY_MUST enum qy_status qy_codebook_read_info(const char *path, struct qy_codebook_info *info,
+                                             struct qy_error *err);
 /* An empty one to fill: tables are zero. [setup] [alloc] */
 QY_MUST enum qy_status qy_codebook_new(const struct qy_allocator *mem,
                                        const struct qy_codebook_info *info,

@@ -4,7 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "serve/serve.h"
+#include "serve/codebook.h"
 
 static const char default_model[] = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
@@ -16,18 +16,26 @@ static enum qy_status find_model(const struct qyi_app *app, char *path, size_t p
         snprintf(path, path_bytes, "%s", app->program.model);
         return QY_OK;
     }
-    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    if (cache != NULL && cache[0] == '/') {
-        snprintf(path, path_bytes, "%s/quarry/%s", cache, default_model);
-    } else {
-        snprintf(path, path_bytes, "%s/.cache/quarry/%s", home != NULL ? home : "", default_model);
-    }
+    char folder[480];
+    qyi_cache_folder(folder, sizeof folder);
+    snprintf(path, path_bytes, "%s/%s", folder, default_model);
     if (access(path, R_OK) != 0) {
         return qy_error_set(err, QY_ERR_NOT_FOUND,
                             "model '%s': not there; give -m FILE.gguf or run scripts/fetch-model",
                             path);
     }
     return QY_OK;
+}
+
+/* retrieval.budget; auto is the policy's own. */
+static enum qy_status choose_budget(struct qyi_engine *engine, struct qy_error *err)
+{
+    const struct qy_retrieval_settings *settings = &engine->app->retrieval;
+    const char *text = settings->budget;
+    if (strcmp(text, "auto") == 0) {
+        text = engine->policy->budget != NULL ? engine->policy->budget(settings) : "0.05";
+    }
+    return qy_budget_parse(text, &engine->budget, err);
 }
 
 enum qy_status qyi_engine_open_file(struct qyi_app *app, struct qyi_engine *engine,
@@ -39,7 +47,7 @@ enum qy_status qyi_engine_open_file(struct qyi_app *app, struct qyi_engine *engi
     char path[512];
     enum qy_status st = qy_policy_choose(app->retrieval.policy, &engine->policy, err);
     if (st == QY_OK) {
-        st = qy_budget_parse(app->retrieval.budget, &engine->budget, err);
+        st = choose_budget(engine, err);
     }
     if (st == QY_OK) {
         st = find_model(app, path, sizeof path, err);
@@ -61,17 +69,22 @@ static enum qy_status open_cache(struct qyi_engine *engine, const struct qyi_eng
                                  struct qy_error *err)
 {
     struct qyi_app *app = engine->app;
-    const struct qy_cache_params cache = {.rt = &app->rt,
-                                          .dev = engine->dev,
-                                          .shape = qy_model_kv_shape(engine->model),
-                                          .rope = qy_model_rope(engine->model),
-                                          .scale = qy_model_scale(engine->model),
-                                          .settings = app->cache,
-                                          .policy = engine->policy,
-                                          .budget = engine->budget,
-                                          .max_sequences = params->max_sequences,
-                                          .max_tokens = engine->max_tokens,
-                                          .max_step_tokens = params->max_step_tokens};
+    const struct qy_cache_params cache = {
+        .rt = &app->rt,
+        .dev = engine->dev,
+        .shape = qy_model_kv_shape(engine->model),
+        .rope = qy_model_rope(engine->model),
+        .scale = qy_model_scale(engine->model),
+        .settings = app->cache,
+        .policy = engine->policy,
+        .policy_argument = qy_policy_argument(app->retrieval.policy),
+        .codebook = engine->codebook,
+        .retrieval = params->retrieval != NULL ? params->retrieval : &app->retrieval,
+        .budget = engine->budget,
+        .max_sequences = params->max_sequences,
+        .max_tokens = engine->max_tokens,
+        .max_step_tokens = params->max_step_tokens,
+        .total_tokens = params->total_tokens};
     return qy_cache_open(&cache, &engine->cache, err);
 }
 
@@ -84,7 +97,13 @@ enum qy_status qyi_engine_open_model(struct qyi_engine *engine,
                                             .compute = (enum qy_compute)app->program.compute,
                                             .deterministic = app->program.deterministic,
                                             .max_m = params->max_step_tokens};
-    enum qy_status st = qy_device_open(&app->rt, &device, &engine->dev, err);
+    if (params->policy != NULL) {
+        engine->policy = params->policy;
+    }
+    enum qy_status st = qyi_codebook_find(engine, err); /* first: it may have to be learnt */
+    if (st == QY_OK) {
+        st = qy_device_open(&app->rt, &device, &engine->dev, err);
+    }
     if (st == QY_OK) {
         const struct qy_model_params model = {.rt = &app->rt,
                                               .dev = engine->dev,
@@ -125,6 +144,7 @@ void qyi_engine_close(struct qyi_engine *engine)
     }
     qy_free(&engine->app->rt.mem, engine->logits);
     qy_cache_close(engine->cache);
+    qy_codebook_close(engine->codebook);
     qy_model_close(engine->model);
     qy_device_close(engine->dev);
     qy_tokenizer_close(engine->tokenizer);

@@ -17,6 +17,8 @@ static int run(struct qyi_app *app)
         return qyi_cmd_bench(app);
     case QYI_DOCTOR:
         return qyi_cmd_doctor(app);
+    case QYI_CALIBRATE:
+        return qyi_cmd_calibrate(app);
     case QYI_CONFIG:
         return qyi_cmd_config(app);
     case QYI_HELP:

@@ -7,10 +7,13 @@
 #include "serve/serve.h"
 
 #define AT(member) offsetof(struct qyi_args, member)
-enum { ALL = QYI_GENERATE | QYI_TOKENIZE | QYI_EVAL | QYI_BENCH | QYI_DOCTOR | QYI_CONFIG };
+enum {
+    ALL =
+        QYI_GENERATE | QYI_TOKENIZE | QYI_EVAL | QYI_BENCH | QYI_DOCTOR | QYI_CONFIG | QYI_CALIBRATE
+};
 
 static const struct qyi_option options[] = {
-    {"-m", "--model", "FILE", "model.file", 0, QYI_ENGINE | QYI_TOKENIZE,
+    {"-m", "--model", "FILE", "model.file", 0, QYI_ENGINE | QYI_TOKENIZE | QYI_CALIBRATE,
      "GGUF model (default: the one that scripts/fetch-model fetched)"},
     {"-f", "--file", "FILE", NULL, AT(file), QYI_ENGINE | QYI_TOKENIZE, "text to read; - is stdin"},
     {"-p", "--prompt", "TEXT", NULL, AT(prompt), QYI_GENERATE | QYI_TOKENIZE,
@@ -46,7 +49,7 @@ static const struct qyi_option options[] = {
     {NULL, "--context", "N", NULL, AT(context), QYI_BENCH,
      "tokens of each sequence (default 2048)"},
     {NULL, "--steps", "N", NULL, AT(steps), QYI_BENCH, "steps to time (default 16)"},
-    {NULL, "--policy", "NAME", "retrieval.policy", 0, QYI_ENGINE,
+    {NULL, "--policy", "NAME", "retrieval.policy", 0, QYI_ENGINE | QYI_CALIBRATE,
      "which tokens a step attends to; --policy help lists them"},
     {NULL, "--budget", "B", "retrieval.budget", 0, QYI_ENGINE,
      "tokens a policy selects: 0.03 (share), 2048 (tokens), p0.95:0.10 (mass under a cap)"},
@@ -55,14 +58,28 @@ static const struct qyi_option options[] = {
      "codebook that quarry calibrate wrote"},
     {NULL, "--audit", "RATE", "retrieval.audit_rate", 0, QYI_ENGINE,
      "share of the selections that are measured against exact attention"},
-    {NULL, "--device", "SPEC", "device.spec", 0, QYI_ENGINE, "host"},
+    {"-t", "--text", "FILE", NULL, AT(texts), QYI_CALIBRATE,
+     "text to learn from; may be repeated; without any, the model writes its own"},
+    {"-o", "--output", "FILE", NULL, AT(output), QYI_CALIBRATE,
+     "codebook to write (default: into the cache folder, where runs find it)"},
+    {NULL, "--quality", "NAME", NULL, AT(quality), QYI_CALIBRATE,
+     "how much text and effort: low, default, high"},
+    {NULL, "--tokens", "N", NULL, AT(tokens), QYI_CALIBRATE, "tokens to learn from"},
+    {NULL, "--metric", "NAME", NULL, AT(metric), QYI_CALIBRATE,
+     "how errors are weighed: a2ats+: rotary, plain; a2ats: query-avg, query, plain"},
+    {NULL, "--iterations", "N", NULL, AT(iterations), QYI_CALIBRATE, "of k-means"},
+    {NULL, "--sub-vectors", "N", NULL, AT(sub_vectors), QYI_CALIBRATE,
+     "codes of a key, a2ats+ (default: head dimension / 4)"},
+    {NULL, "--words", "N", NULL, AT(words), QYI_CALIBRATE, "of a codebook, a2ats (default 4096)"},
+    {NULL, "--device", "SPEC", "device.spec", 0, QYI_ENGINE | QYI_CALIBRATE, "host"},
     {NULL, "--temp", "T", "sampling.temperature", 0, QYI_GENERATE,
      "temperature; 0 is greedy (default)"},
     {NULL, "--top-p", "P", "sampling.top_p", 0, QYI_GENERATE, "draw from this much probability"},
     {NULL, "--top-k", "K", "sampling.top_k", 0, QYI_GENERATE, "draw from so many tokens"},
     {NULL, "--min-p", "P", "sampling.min_p", 0, QYI_GENERATE,
      "drop tokens below this share of the best"},
-    {NULL, "--seed", "N", "sampling.seed", 0, QYI_ENGINE, "seed of everything that is drawn"},
+    {NULL, "--seed", "N", "sampling.seed", 0, QYI_ENGINE | QYI_CALIBRATE,
+     "seed of everything that is drawn"},
     {NULL, "--threads", "N", "runtime.threads", 0, ALL, "worker threads (default: one per core)"},
     {NULL, "--config", "FILE", NULL, AT(config), ALL, "read settings from a file"},
     {NULL, "--set", "S.NAME=V", NULL, AT(sets), ALL,
@@ -83,6 +100,8 @@ static const struct qyi_command_info commands[] = {
      "ppl|recall|needle|aggregate|turns"},
     {QYI_BENCH, "bench", "decode|kernels [options]", "speed, with the ceiling beside each figure",
      "decode|kernels"},
+    {QYI_CALIBRATE, "calibrate", "[-m MODEL] [-t FILE]... [-o FILE.qcb] [--policy NAME] [options]",
+     "learn the codebook that a2ats+ or a2ats needs", NULL},
     {QYI_DOCTOR, "doctor", "", "what this machine and build can do, and what to fix", NULL},
     {QYI_CONFIG, "config", "", "every setting: value, source, range, meaning", NULL},
     {QYI_HELP, "help", "[COMMAND]", "this help; --man and --completion bash", NULL},
@@ -191,6 +210,14 @@ static enum qy_status take_option(struct qyi_args *args, const struct qyi_option
                                 value);
         }
         return keep_setting(args, word, NULL, value, err);
+    }
+    if (option->offset == AT(texts)) {
+        if (args->n_texts == QYI_MAX_TEXTS) {
+            return qy_error_set(err, QY_ERR_CONFIG, "option '%s': at most %d texts are accepted",
+                                word, QYI_MAX_TEXTS);
+        }
+        args->texts[args->n_texts++] = value;
+        return QY_OK;
     }
     void *member = (char *)args + option->offset;
     if (option->value == NULL) {

@@ -20,11 +20,12 @@ enum qyi_command {
     QYI_BENCH = 8,
     QYI_DOCTOR = 16,
     QYI_CONFIG = 32,
-    QYI_HELP = 64
+    QYI_HELP = 64,
+    QYI_CALIBRATE = 128
 };
 enum { QYI_ENGINE = QYI_GENERATE | QYI_EVAL | QYI_BENCH };
 
-enum { QYI_MAX_SETS = 64 };
+enum { QYI_MAX_SETS = 64, QYI_MAX_TEXTS = 32 };
 
 /* What the command line said. Texts are borrowed from argv. */
 struct qyi_args {
@@ -32,6 +33,10 @@ struct qyi_args {
     const char *topic; /* the word after eval, bench or help, or NULL */
     const char *file, *prompt, *system, *config, *trace, *dump;
     const char *policies, *budgets, *task; /* of eval */
+    const char *output, *quality, *metric; /* of calibrate */
+    const char *texts[QYI_MAX_TEXTS];
+    size_t n_texts;
+    uint64_t tokens, iterations, sub_vectors, words;
     int chat, interactive, json, compare, special, man;
     const char *completion;
     uint64_t n, ctx, prompt_tokens, count, start, from, batch, context, steps;
@@ -113,8 +118,9 @@ struct qyi_engine {
     struct qy_cache *cache;
     const struct qy_policy_ops *policy;
     struct qy_budget budget;
-    float *logits;       /* [max_logits][n_vocab] */
-    uint32_t max_tokens; /* of one sequence */
+    struct qy_codebook *codebook; /* NULL: the policy needs none */
+    float *logits;                /* [max_logits][n_vocab] */
+    uint32_t max_tokens;          /* of one sequence */
     uint64_t load_ns;
 };
 
@@ -122,6 +128,10 @@ struct qyi_engine_params {
     uint32_t max_sequences;
     uint32_t max_tokens; /* of one sequence; 0: what the model was trained on, at most 32,768 */
     uint32_t max_step_tokens, max_logits;
+    uint64_t total_tokens; /* of all sequences; 0: max_sequences * max_tokens */
+    /* Instead of what the settings say; NULL: what they say. */
+    const struct qy_policy_ops *policy;
+    const struct qy_retrieval_settings *retrieval; /* kept */
 };
 
 /* File, device and tokenizer; then the text can be tokenized and the size of the rest is known. */
@@ -249,6 +259,7 @@ int qyi_cmd_tokenize(struct qyi_app *app);
 int qyi_cmd_eval(struct qyi_app *app);
 int qyi_cmd_bench(struct qyi_app *app);
 int qyi_cmd_doctor(struct qyi_app *app);
+int qyi_cmd_calibrate(struct qyi_app *app);
 int qyi_cmd_config(struct qyi_app *app);
 int qyi_cmd_help(const struct qyi_args *args);
 void qyi_print_version(void);

@@ -122,6 +122,9 @@ static void codebook_file_round_trip(void **state)
 
     assert_int_equal(qy_codebook_open(&mem, f->path, &got, NULL), QY_OK);
     assert_same(f->codebook, got);
+    struct qy_codebook_info info;
+    assert_int_equal(qy_codebook_read_info(f->path, &info, NULL), QY_OK);
+    assert_int_equal(qy_codebook_check(got, &info, NULL), QY_OK);
     qy_codebook_close(got);
     assert_int_equal(qy_codebook_save(vq, f->path, NULL), QY_OK); /* over the first */
     assert_int_equal(qy_codebook_open(&mem, f->path, &got, NULL), QY_OK);
@@ -163,6 +166,8 @@ static void codebook_file_cut_or_longer_is_seen(void **state)
     for (size_t n = 0; n < f->n; n += n < 300 ? 13 : 173) {
         write_file(f->path, f->bytes, n);
         assert_int_equal(qy_codebook_open(&mem, f->path, &got, &err), QY_ERR_CORRUPT);
+        struct qy_codebook_info info;
+        assert_int_equal(qy_codebook_read_info(f->path, &info, &err), QY_ERR_CORRUPT);
     }
     write_file(f->path, f->bytes, f->n + 1);
     assert_int_equal(qy_codebook_open(&mem, f->path, &got, &err), QY_ERR_CORRUPT);
