@@ -9,7 +9,8 @@
  *
  * differs: RULER lets the model speak and looks for the words in any order. Here the answer is given
  * (teacher-forced) and its tokens are counted: common and variables in the order of their first
- * appearance, frequent by falling frequency. RULER's example in front of the task is left out.
+ * appearance, frequent by falling frequency. Numbers and commas between the words, which any policy
+ * would get right, are left out, and so is RULER's example in front of the task.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -29,21 +30,25 @@ typedef enum qy_status write_items(const struct qyi_eval_recipe *recipe, uint64_
                                    struct qyi_eval_ids *context, char *answer, size_t answer_bytes,
                                    struct qy_error *err);
 
-/* As many items as ctx tokens hold. The context has the prefix already. */
+/* As many items as ctx tokens hold, by bisection. The context has the prefix already. */
 static enum qy_status fit(const struct qyi_eval_recipe *recipe, uint64_t seed, size_t least,
                           write_items *write, struct qyi_eval_ids *context, char *answer,
                           size_t answer_bytes, struct qy_error *err)
 {
     const size_t prefix = context->n;
-    size_t n = (size_t)recipe->ctx;
-    while (n >= least) {
+    size_t low = least, high = (size_t)recipe->ctx + 1, n = least; /* low fits, high does not */
+    for (;;) {
         context->n = prefix;
         const enum qy_status st = write(recipe, seed, n, context, answer, answer_bytes, err);
-        if (st != QY_OK || context->n <= recipe->ctx) {
+        const int fits = context->n <= recipe->ctx;
+        if (st != QY_OK || (fits && low + 1 >= high)) {
             return st;
         }
-        const size_t next = (size_t)((double)n * (double)recipe->ctx / (double)context->n);
-        n = next < n ? next : n - 1;
+        if (!fits && n == least) {
+            break;
+        }
+        *(fits ? &low : &high) = n;
+        n = low + (high - low) / 2;
     }
     return qy_error_set(err, QY_ERR_CONFIG,
                         "option '--ctx': %llu tokens are too few for this task; raise it",
@@ -79,7 +84,7 @@ static enum qy_status write_common(const struct qyi_eval_recipe *recipe, uint64_
         "Below is a numbered list of words. In these words, some appear more often than others. "
         "Memorize the ones that appear most often.\n",
         err);
-    size_t used = 0, found = 0;
+    size_t used = 0;
     answer[0] = '\0';
     for (size_t i = 0; st == QY_OK && i < n; i++) {
         char item[48];
@@ -88,9 +93,8 @@ static enum qy_status write_common(const struct qyi_eval_recipe *recipe, uint64_
         st = qyi_eval_ids_add_text(context, &recipe->encoder, item, err);
         if (list[i] < COMMON && !seen[list[i]] && used < answer_bytes) {
             seen[list[i]] = 1;
-            found++;
-            used += (size_t)snprintf(answer + used, answer_bytes - used, "%s%zu. %s",
-                                     found > 1 ? " " : "", found, word);
+            used += (size_t)snprintf(answer + used, answer_bytes - used, "%s%s",
+                                     used > 0 ? " " : "", word);
         }
     }
     free(list);
@@ -141,7 +145,7 @@ static enum qy_status write_frequent(const struct qyi_eval_recipe *recipe, uint6
         snprintf(item, sizeof item, "%s ", words[list[i]]);
         st = qyi_eval_ids_add_text(context, &recipe->encoder, item, err);
     }
-    snprintf(answer, answer_bytes, "%s, %s, and %s", words[1], words[2], words[3]);
+    snprintf(answer, answer_bytes, "%s %s %s", words[1], words[2], words[3]);
     free(list);
     return st;
 }

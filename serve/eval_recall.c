@@ -83,6 +83,24 @@ static void means(char *out, size_t bytes, const struct qy_audit_sums *sums)
     }
 }
 
+/* recall/mass of each layer, a few to a line */
+static void print_layers(const struct qyi_eval *eval)
+{
+    enum { PER_LINE = 6 };
+    const uint32_t n = qy_model_info(eval->engine.model)->n_layers;
+    printf("  recall/mass by layer\n");
+    for (uint32_t l = 0; l < n; l++) {
+        struct qy_audit_sums one;
+        char text[24] = "  -  /  -  ";
+        qy_cache_audit(eval->engine.cache, l, &one);
+        if (one.n > 0) {
+            snprintf(text, sizeof text, "%.3f/%.3f", one.recall / (double)one.n,
+                     one.mass / (double)one.n);
+        }
+        printf("  %3u %s%s", l, text, (l + 1) % PER_LINE == 0 || l + 1 == n ? "\n" : "");
+    }
+}
+
 static void row(struct qyi_eval *eval, const struct qyi_eval_result *result)
 {
     char text[32];
@@ -90,11 +108,8 @@ static void row(struct qyi_eval *eval, const struct qyi_eval_result *result)
     printf("%-*s %9llu %s %8.2f%% %7.2f%%\n", eval->label_width, result->run->label,
            (unsigned long long)result->n, text, 100.0 * qyi_attended(&result->stats),
            100.0 * qyi_attended_sparse(&result->stats));
-    for (uint32_t l = 0; l < qy_model_info(eval->engine.model)->n_layers; l++) {
-        struct qy_audit_sums one;
-        qy_cache_audit(eval->engine.cache, l, &one);
-        means(text, sizeof text, &one);
-        printf("%*s layer %3u %s\n", eval->label_width, "", l, text);
+    if (result->audit.n > 0) {
+        print_layers(eval);
     }
 }
 
