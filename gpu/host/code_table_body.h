@@ -11,7 +11,7 @@
 #include "gpu/host/code_quad.h"
 #include "gpu/host/kernels.h"
 
-enum { TAB_WORDS = 16, TAB_WV = VEC_N == 16 ? 4 : 2 };
+enum { TAB_WORDS = 16, TAB_WV = VEC_N == 16 ? 4 : 2, TAB_TILE = TAB_WV * VEC_N };
 
 /* to = q' scaled, then VEC_N zeros. */
 static void tab_take(const struct qy_quantizer *quantizer, const float *q, float scale, float *to)
@@ -103,11 +103,11 @@ static void table4(const struct qy_quantizer *quantizer, const float *q, float s
 
 /* ---- 8 and 16 bits ----------------------------------------------------------------------------- */
 
-/* nv vectors of words of nh heads: x [nh][d_stride]. */
+/* nv vectors of words of nh heads: x [nh][d_stride]; words `ahead` further come next. */
 ALWAYS_INLINE void tab_words(const float *x, size_t d_stride, uint32_t dj, const float *decode,
-                             size_t ld, const int nv, const int nh, float *to)
+                             size_t ld, size_t ahead, const int nv, const int nh, float *to)
 {
-    float out[QYI_CODE_HEADS][TAB_WV * VEC_N];
+    float out[QYI_CODE_HEADS][TAB_TILE];
     vec s[QYI_CODE_HEADS][TAB_WV];
 
     QYI_UNROLL
@@ -122,6 +122,7 @@ ALWAYS_INLINE void tab_words(const float *x, size_t d_stride, uint32_t dj, const
         QYI_UNROLL
         for (int v = 0; v < nv; v++) {
             e[v] = vec_load(decode + i * ld + v * VEC_N);
+            __builtin_prefetch(decode + i * ld + ahead + v * VEC_N);
         }
         QYI_UNROLL
         for (int h = 0; h < nh; h++) {
@@ -158,12 +159,13 @@ ALWAYS_INLINE void tab_range(const struct qy_quantizer *quantizer, const float *
     float *to = tables + (size_t)j * qyi_code_table_words(quantizer) * QYI_CODE_HEADS;
     uint32_t w = begin;
 
-    for (; w + TAB_WV * VEC_N <= end; w += TAB_WV * VEC_N) {
-        tab_words(x + j * dj, quantizer->d, dj, decode + w, ld, TAB_WV, nh,
+    for (; w + TAB_TILE <= end; w += TAB_TILE) {
+        const size_t ahead = w + 2 * TAB_TILE <= quantizer->n_words ? TAB_TILE : 0;
+        tab_words(x + j * dj, quantizer->d, dj, decode + w, ld, ahead, TAB_WV, nh,
                   to + (size_t)w * QYI_CODE_HEADS);
     }
     for (; w + VEC_N <= end; w += VEC_N) {
-        tab_words(x + j * dj, quantizer->d, dj, decode + w, ld, 1, nh,
+        tab_words(x + j * dj, quantizer->d, dj, decode + w, ld, 0, 1, nh,
                   to + (size_t)w * QYI_CODE_HEADS);
     }
     for (; w < end; w++) {

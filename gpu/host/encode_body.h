@@ -176,10 +176,11 @@ struct enc_best {
     float word[QYI_CODE_KEYS][VEC_N];
 };
 
-/* Words w .. w + ENC_TILE - 1 for nk keys x [nk][dj]; encode [dj] rows of ld. */
+/* Words w .. w + ENC_TILE - 1 for nk keys x [nk][dj]; encode [dj] rows of ld; words `ahead` further
+ * come next. */
 ALWAYS_INLINE void enc_tile(const float *x, uint32_t dj, const float *encode, size_t ld,
-                            const float *bias, float w, const int nk, float (*score)[VEC_N],
-                            float (*word)[VEC_N], vec lanes)
+                            size_t ahead, const float *bias, float w, const int nk,
+                            float (*score)[VEC_N], float (*word)[VEC_N], vec lanes)
 {
     vec s[ENC_KB][ENC_WV];
 
@@ -196,6 +197,9 @@ ALWAYS_INLINE void enc_tile(const float *x, uint32_t dj, const float *encode, si
         QYI_UNROLL
         for (int v = 0; v < ENC_WV; v++) {
             e[v] = vec_load(encode + i * ld + v * VEC_N);
+            if (nk == 1) { /* more keys are worth a packed copy */
+                __builtin_prefetch(encode + i * ld + ahead + v * VEC_N);
+            }
         }
         QYI_UNROLL
         for (int t = 0; t < nk; t++) {
@@ -283,17 +287,18 @@ static void encode_wide(const struct qy_quantizer *quantizer, const float *k, si
             const float *from = packed ? pack : encode + w;
             const float *from_bias = packed ? pack_bias : bias + w;
             const size_t ld = packed ? (size_t)ENC_TILE : quantizer->n_words;
+            const size_t ahead = !packed && w + 2 * ENC_TILE <= quantizer->n_words ? ENC_TILE : 0;
             uint32_t t = 0;
             if (packed) {
                 enc_pack(quantizer, encode, bias, w, pack, pack_bias);
             }
             for (; t + ENC_KB <= n; t += ENC_KB) {
-                enc_tile(x + (size_t)t * dj, dj, from, ld, from_bias, (float)w, ENC_KB,
+                enc_tile(x + (size_t)t * dj, dj, from, ld, ahead, from_bias, (float)w, ENC_KB,
                          best.score + t, best.word + t, vec_load(iota));
             }
             for (; t < n; t++) {
-                enc_tile(x + (size_t)t * dj, dj, from, ld, from_bias, (float)w, 1, best.score + t,
-                         best.word + t, vec_load(iota));
+                enc_tile(x + (size_t)t * dj, dj, from, ld, ahead, from_bias, (float)w, 1,
+                         best.score + t, best.word + t, vec_load(iota));
             }
         }
         for (uint32_t t = 0; t < n; t++) {
