@@ -23,6 +23,10 @@ void qyi_bench_report(struct qyi_bench_report *report, const char *name, uint64_
 QY_MUST enum qy_status qyi_bench_products(struct qyi_app *app, struct qy_device *dev,
                                           double ceiling, struct qyi_bench_report *report,
                                           struct qy_error *err);
+/* Codes of quantizers; solo: a device of one thread. */
+QY_MUST enum qy_status qyi_bench_codes(struct qy_device *solo, double ceiling_solo,
+                                       struct qy_device *team, double ceiling,
+                                       struct qyi_bench_report *report, struct qy_error *err);
 
 /* Each benchmark prints its own result. */
 QY_MUST enum qy_status qyi_bench_decode(struct qyi_app *app, struct qy_error *err);
