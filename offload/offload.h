@@ -109,7 +109,8 @@ struct qy_step_slice {
 };
 
 /* Reserves blocks for all slices. QY_AGAIN: not enough free blocks (nothing changed); a sequence
- * may appear once. [owner] [noalloc] */
+ * may appear once. A policy that learns from its sequence does so here (prepare): it may allocate,
+ * and its failure refuses the step. [owner] [noalloc] but for prepare */
 QY_MUST enum qy_status qy_step_begin(struct qy_cache *cache, const struct qy_step_slice *slices,
                                      uint32_t n_slices, struct qy_error *err);
 /* One layer. Rows are the slices' tokens in order, total m.
@@ -118,7 +119,8 @@ QY_MUST enum qy_status qy_step_begin(struct qy_cache *cache, const struct qy_ste
  *   v [m][stride] n_kv_heads * head_dim
  *   out [m][n_heads * head_dim], written
  * Query head h reads KV head h / (n_heads / n_kv_heads). Layers in any order, each once.
- * QY_ERR_CORRUPT: a value of k or v is not finite. [owner] [noalloc] */
+ * QY_ERR_CORRUPT: a value of k or v is not finite. QY_ERR_INVALID also: what the policy answered is
+ * no list of ids in reach, or no estimate. [owner] [noalloc] */
 struct qy_qkv {
     float *q, *k;
     const float *v;
@@ -150,7 +152,8 @@ const char *qy_stage_name(enum qy_stage stage);
 struct qy_cache_stats {
     uint64_t attended_rows, total_rows; /* of QY_ATTEND_POLICY slices; attended = the ratio */
     uint64_t sparse_attended_rows,
-        sparse_total_rows;     /* the same without layers that attend to all */
+        sparse_total_rows;     /* the same without the first layers that attend to all
+                                  (retrieval.dense_layers) */
     uint64_t index_read_bytes; /* index bytes in reach of select, those slices     */
     uint64_t read_bytes;       /* rows read by attend and select, those slices      */
     uint64_t dense_read_bytes; /* what dense would have read, those slices          */
@@ -162,7 +165,8 @@ struct qy_cache_stats {
     uint32_t sequences;
 };
 void qy_cache_stats(const struct qy_cache *cache, struct qy_cache_stats *stats);
-/* What the audit saw in one layer since the reset (retrieval.audit_rate). */
+/* What the audit saw in one layer since the reset (retrieval.audit_rate); layers that attend to all
+ * are not looked at. */
 void qy_cache_audit(const struct qy_cache *cache, uint32_t layer, struct qy_audit_sums *sums);
 void qy_cache_stats_reset(struct qy_cache *cache); /* counters and times, not what is in use */
 
