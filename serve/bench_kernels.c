@@ -256,6 +256,9 @@ enum qy_status qyi_bench_kernels(struct qyi_app *app, struct qy_error *err)
         st = qyi_bench_codes(k.dev_solo, k.ceiling_solo, k.dev, k.ceiling, &k.report, err);
     }
     if (st == QY_OK) {
+        st = qyi_bench_keys(k.dev_solo, k.ceiling_solo, k.dev, k.ceiling, &k.report, err);
+    }
+    if (st == QY_OK) {
         st = qyi_bench_products(app, k.dev, k.ceiling, &k.report, err);
     }
     if (st == QY_OK && app->args->json) {
