@@ -277,13 +277,15 @@ struct qy_quantizer {
 /* Is it one that the kernels take? QY_ERR_INVALID says what is wrong. [any] */
 QY_MUST enum qy_status qy_quantizer_check(const struct qy_quantizer *quantizer,
                                           struct qy_error *err);
-/* Bytes of codes of n_tokens tokens (a slab of a block); 4-bit codes lie in groups of 32 tokens. */
+/* Bytes of codes of n_tokens tokens (a slab of a block); 4-bit codes lie in groups of 32, 64 or 128
+ * tokens, the largest that a slab fills. */
 size_t qy_code_slab_bytes(const struct qy_quantizer *quantizer, uint32_t n_tokens);
 /* Code of sub-vector j of a token. Slow: for tests and tools. [any] [noalloc] */
 uint32_t qy_code_at(const struct qy_quantizer *quantizer, const struct qy_slab *codes,
                     uint32_t token, uint32_t j);
 
-/* Encodes n vectors k [n][stride] as tokens first .. first + n - 1; other tokens' codes stay. */
+/* Encodes n vectors k [n][stride] as tokens first .. first + n - 1; other tokens' codes stay. Items
+ * of one call write different slabs. */
 struct qy_encode_item {
     const struct qy_quantizer *quantizer;
     const float *k;
@@ -296,8 +298,9 @@ QY_MUST enum qy_status qy_device_encode(struct qy_device *dev, const struct qy_e
 
 /* scores[h * stride + i] = scale * (q[h] . the decoded vector of token first + i), by tables per
  * sub-vector. 4-bit codes: tables are rounded to 8 bits or fewer and looked up in registers; the
- * error of a score is at most m half steps of its head's tables. Gather of a table: 8 and 16 bits.
- */
+ * error of a score is at most m half steps of its head's tables (a step: the widest sum of ranges of
+ * four neighbouring tables over 253). Gather of a table: 8 and 16 bits. A query that is not finite
+ * gives NaN. */
 struct qy_code_score_item {
     const struct qy_quantizer *quantizer;
     const float *q; /* [group][d] */

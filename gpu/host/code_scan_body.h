@@ -24,24 +24,23 @@ struct scan_sums {
     bytes words, odd;
 };
 
-/* n sub-vectors from j on. */
-ALWAYS_INLINE void scan_step(const struct qyi_code_group *g, uint32_t column, uint32_t j,
-                             const int n, const int half, const int nh,
+/* n sub-vectors: codes of the first, lane bytes apart; entries of the first, head_bytes apart. */
+ALWAYS_INLINE void scan_step(const uint8_t *codes, size_t lane, const uint8_t *entries,
+                             size_t head_bytes, const int n, const int half, const int nh,
                              struct scan_sums sums[QYI_CODE_HEADS][SCAN_HALVES])
 {
     bytes nibbles[QYI_CODE_ADDS][SCAN_HALVES];
 
     QYI_UNROLL
-    for (int i = 0; i < n; i++) {
-        const bytes codes = bytes_load(g->codes + (size_t)(j + (uint32_t)i) * g->lane + column);
+    for (int i = 0; i < n; i++, codes += lane) {
+        const bytes both = bytes_load(codes);
         QYI_UNROLL
         for (int p = 0; p < SCAN_HALVES; p++) {
-            nibbles[i][p] = bytes_nibbles(codes, SCAN_HALVES == 2 ? p : half);
+            nibbles[i][p] = bytes_nibbles(both, SCAN_HALVES == 2 ? p : half);
         }
     }
     QYI_UNROLL
-    for (int h = 0; h < nh; h++) {
-        const uint8_t *entries = g->entries + ((size_t)h * g->m + j) * 16;
+    for (int h = 0; h < nh; h++, entries += head_bytes) {
         bytes sum[SCAN_HALVES];
         QYI_UNROLL
         for (int i = 0; i < n; i++) {
@@ -65,8 +64,12 @@ ALWAYS_INLINE void scan_column(const struct qyi_code_group *g, uint32_t column, 
                                const int nh)
 {
     struct scan_sums sums[QYI_CODE_HEADS][SCAN_HALVES];
-    const uint32_t quarter = g->lane / 4;
-    uint32_t j = 0;
+    const size_t lane = g->lane;
+    const size_t quarter = lane / 4;
+    const size_t head_bytes = (size_t)g->m * 16;
+    const uint8_t *codes = g->codes + column;
+    const uint8_t *entries = g->entries;
+    uint32_t left = g->m;
 
     QYI_UNROLL
     for (int h = 0; h < nh; h++) {
@@ -75,11 +78,13 @@ ALWAYS_INLINE void scan_column(const struct qyi_code_group *g, uint32_t column, 
             sums[h][p] = (struct scan_sums){bytes_zero(), bytes_zero()};
         }
     }
-    for (; j + QYI_CODE_ADDS <= g->m; j += QYI_CODE_ADDS) {
-        scan_step(g, column, j, QYI_CODE_ADDS, half, nh, sums);
+    for (; left >= QYI_CODE_ADDS; left -= QYI_CODE_ADDS) {
+        scan_step(codes, lane, entries, head_bytes, QYI_CODE_ADDS, half, nh, sums);
+        codes += QYI_CODE_ADDS * lane;
+        entries += (size_t)QYI_CODE_ADDS * 16;
     }
-    for (; j < g->m; j++) {
-        scan_step(g, column, j, 1, half, nh, sums);
+    for (; left > 0; left--, codes += lane, entries += 16) {
+        scan_step(codes, lane, entries, head_bytes, 1, half, nh, sums);
     }
     QYI_UNROLL
     for (int h = 0; h < nh; h++) {
@@ -87,14 +92,14 @@ ALWAYS_INLINE void scan_column(const struct qyi_code_group *g, uint32_t column, 
         const floats base = floats_set1(g->heads[h].base);
         QYI_UNROLL
         for (int p = 0; p < SCAN_HALVES; p++) {
-            const uint32_t begin = (uint32_t)(SCAN_HALVES == 2 ? p : half) * g->lane + column / 4;
+            const size_t begin = (size_t)(SCAN_HALVES == 2 ? p : half) * lane + column / 4;
             float *out = g->out + (size_t)h * g->stride + begin;
             const bytes odd = sums[h][p].odd;
             const bytes even = bytes_sub16(sums[h][p].words, bytes_shift8(odd, 1));
             floats_store(out, bytes_scores(even, 0, step, base));
             floats_store(out + quarter, bytes_scores(odd, 0, step, base));
-            floats_store(out + (size_t)2 * quarter, bytes_scores(even, 1, step, base));
-            floats_store(out + (size_t)3 * quarter, bytes_scores(odd, 1, step, base));
+            floats_store(out + 2 * quarter, bytes_scores(even, 1, step, base));
+            floats_store(out + 3 * quarter, bytes_scores(odd, 1, step, base));
         }
     }
 }
