@@ -2,7 +2,9 @@
 /*
  * Encodes vectors: ranges of QYI_CODE_SPLIT tokens shared out over the team, codes put in their
  * place. Ranges begin at multiples of QYI_CODE_SPLIT, so that no two threads write nibbles of one
- * byte. The arithmetic is in encode_body.h; a code depends on its vector alone.
+ * byte. Items of one token, many words and one quantizer (sequences that decode together) become one
+ * range, so that the words are read once. The arithmetic is in encode_body.h; a code depends on its
+ * vector alone.
  */
 #include <string.h>
 
@@ -10,16 +12,37 @@
 #include "gpu/host/host.h"
 #include "gpu/host/rows.h"
 
-enum { TEAM_WORK = 1024 * 1024 }; /* multiplications: below, the caller alone is faster */
+enum {
+    TEAM_WORK = 1024 * 1024, /* multiplications: below, the caller alone is faster   */
+    JOIN_KEYS = 16,          /* items of one token that become one range at most     */
+    JOIN_ITEMS = 1024        /* of a call: each looks at those before it             */
+};
 
 struct encode_job {
     const struct qy_encode_item *items;
     const struct qyi_code_kernels *kernels;
+    uint32_t n_items;
     struct qyi_units units;
 };
 
-static uint32_t ranges_of(const struct qy_encode_item *item)
+/* May item i be joined with others of its quantizer? */
+static int joins(const struct encode_job *job, uint32_t i)
 {
+    return job->items[i].n == 1 && job->items[i].quantizer->bits != 4 && job->n_items <= JOIN_ITEMS;
+}
+
+/* Ranges of item i; none when an item before takes it along. */
+static uint32_t ranges_of(const struct encode_job *job, uint32_t i)
+{
+    const struct qy_encode_item *item = &job->items[i];
+    uint32_t before = 0;
+
+    if (joins(job, i)) {
+        for (uint32_t o = 0; o < i; o++) {
+            before += joins(job, o) && job->items[o].quantizer == item->quantizer;
+        }
+        return before % JOIN_KEYS == 0;
+    }
     const uint64_t lead = item->first % QYI_CODE_SPLIT;
 
     return (uint32_t)((lead + item->n + QYI_CODE_SPLIT - 1) / QYI_CODE_SPLIT);
@@ -118,6 +141,29 @@ static void encode_range(const struct encode_job *job, const struct qy_encode_it
     }
 }
 
+/* Item i and the next of its quantizer, JOIN_KEYS together. */
+static void encode_joined(const struct encode_job *job, uint32_t i)
+{
+    _Alignas(64) uint16_t codes[QYI_CODE_MAX_M * QYI_CODE_KEYS];
+    float k[JOIN_KEYS * QYI_CODE_MAX_D];
+    uint32_t joined[JOIN_KEYS] = {i};
+    const struct qy_quantizer *quantizer = job->items[i].quantizer;
+    uint32_t n = 1;
+
+    memcpy(k, job->items[i].k, quantizer->d * sizeof(*k));
+    for (uint32_t o = i + 1; o < job->n_items && n < JOIN_KEYS; o++) {
+        if (joins(job, o) && job->items[o].quantizer == quantizer) {
+            memcpy(k + (size_t)n * quantizer->d, job->items[o].k, quantizer->d * sizeof(*k));
+            joined[n++] = o;
+        }
+    }
+    job->kernels->encode_wide(quantizer, k, quantizer->d, n, codes);
+    for (uint32_t t = 0; t < n; t++) {
+        const struct qy_encode_item *item = &job->items[joined[t]];
+        put_codes_wide(item, item->first, 1, codes + t);
+    }
+}
+
 static void encode_run(void *arg, uint32_t thread, uint32_t n_threads)
 {
     struct encode_job *job = arg;
@@ -125,15 +171,20 @@ static void encode_run(void *arg, uint32_t thread, uint32_t n_threads)
     uint32_t end;
     uint32_t i = 0;
     uint32_t base = 0; /* first range of item i */
+    uint32_t ranges = ranges_of(job, 0);
 
     (void)thread;
     while (qyi_units_take(&job->units, n_threads, &begin, &end)) {
         for (uint32_t u = begin; u < end; u++) {
-            while (u - base >= ranges_of(&job->items[i])) {
-                base += ranges_of(&job->items[i]);
-                i++;
+            while (u - base >= ranges) {
+                base += ranges;
+                ranges = ranges_of(job, ++i);
             }
-            encode_range(job, &job->items[i], u - base);
+            if (joins(job, i)) {
+                encode_joined(job, i);
+            } else {
+                encode_range(job, &job->items[i], u - base);
+            }
         }
     }
 }
@@ -141,7 +192,8 @@ static void encode_run(void *arg, uint32_t thread, uint32_t n_threads)
 enum qy_status qy_device_encode(struct qy_device *dev, const struct qy_encode_item *items,
                                 uint32_t n_items)
 {
-    struct encode_job job = {.items = items, .kernels = qyi_code_for(dev->level), .units = {0, 0}};
+    struct encode_job job = {
+        .items = items, .kernels = qyi_code_for(dev->level), .n_items = n_items, .units = {0, 0}};
     uint64_t work = 0;
 
     for (uint32_t i = 0; i < n_items; i++) {
@@ -149,8 +201,13 @@ enum qy_status qy_device_encode(struct qy_device *dev, const struct qy_encode_it
         if (!qyi_quantizer_valid(quantizer) || items[i].codes.shift >= 32) {
             return QY_ERR_INVALID;
         }
-        job.units.total += ranges_of(&items[i]);
         work += (uint64_t)items[i].n * quantizer->d * quantizer->n_words;
+    }
+    for (uint32_t i = 0; i < n_items; i++) {
+        job.units.total += ranges_of(&job, i);
+    }
+    if (job.units.total == 0) {
+        return QY_OK;
     }
     qy_team_run(work < TEAM_WORK ? NULL : dev->rt->team, encode_run, &job);
     return QY_OK;

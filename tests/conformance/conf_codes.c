@@ -122,6 +122,50 @@ static void encode_pieces_give_the_same_bytes(void **unused)
     }
 }
 
+/* Single tokens of many sequences in one call: as each alone. */
+static void encode_many_items_give_the_same_codes(void **unused)
+{
+    enum { ITEMS = 45 };
+    (void)unused;
+    for (enum qy_cpu_level level = QY_CPU_PLAIN; level <= conf_best(); level++) {
+        struct conf c;
+        conf_open(&c, level, 3);
+        for (uint32_t i = 0; i < CONF_SHAPES; i++) {
+            const uint32_t d = conf_shapes[i][0];
+            struct conf_quantizer z[2];
+            struct conf_codes s[2][ITEMS];
+            struct qy_encode_item items[ITEMS];
+            float *k = conf_floats((size_t)ITEMS * 3 * d, 2.0F);
+            for (int q = 0; q < 2; q++) {
+                conf_quantizer_open(&z[q], d, conf_shapes[i][1], conf_shapes[i][2],
+                                    conf_shapes[i][3], 0);
+            }
+            for (uint32_t t = 0; t < ITEMS; t++) {
+                const struct qy_quantizer *q = &z[t % 7 == 2].q;
+                const uint32_t n = t % 11 == 5 ? 3 : t % 13 == 4 ? 0 : 1;
+                const float *own = k + (size_t)t * 3 * d;
+                for (int v = 0; v < 2; v++) {
+                    conf_codes_open(&s[v][t], q, 5, 40);
+                }
+                conf_encode(&c, q, own, d, &s[0][t], 30 + t % 8, n);
+                items[t] = (struct qy_encode_item){q, own, d, s[1][t].slab, 30 + t % 8, n};
+            }
+            assert_int_equal(qy_device_encode(c.dev, items, ITEMS), QY_OK);
+            for (uint32_t t = 0; t < ITEMS; t++) {
+                for (uint32_t b = 0; b < s[0][t].n_blocks; b++) {
+                    assert_memory_equal(s[0][t].blocks[b], s[1][t].blocks[b], s[0][t].bytes);
+                }
+                conf_codes_close(&s[0][t]);
+                conf_codes_close(&s[1][t]);
+            }
+            conf_quantizer_close(&z[0]);
+            conf_quantizer_close(&z[1]);
+            free(k);
+        }
+        conf_close(&c);
+    }
+}
+
 static void encode_odd_numbers_give_valid_codes(void **unused)
 {
     (void)unused;
@@ -210,6 +254,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(encode_every_shape_finds_the_best_word),
         cmocka_unit_test(encode_pieces_give_the_same_bytes),
+        cmocka_unit_test(encode_many_items_give_the_same_codes),
         cmocka_unit_test(encode_odd_numbers_give_valid_codes),
         cmocka_unit_test(check_names_what_is_wrong),
     };
