@@ -140,37 +140,52 @@ static float kind_of_score(int kind, uint32_t i, uint32_t n)
     }
 }
 
+/* A device of every kernel set; returns how many. */
+static int open_all(struct conf all[QY_CPU_AVX512 + 1])
+{
+    for (enum qy_cpu_level level = QY_CPU_PLAIN; level <= conf_best(); level++) {
+        conf_open(&all[level], level, 2);
+    }
+    return (int)conf_best() + 1;
+}
+
 static void topk_matches_sorting(void **unused)
 {
-    static const uint32_t sizes[] = {0, 1, 2, 15, 100, 1000, 2047, 2048, 4096, 8120, 20000};
+    static const uint32_t sizes[] = {0, 1, 2, 15, 100, 1000, 2047, 2048, 4096, 9000};
+    struct conf c[QY_CPU_AVX512 + 1];
+    const int n_levels = open_all(c);
     (void)unused;
+
     for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {
         const uint32_t n = sizes[s];
         for (int kind = 0; kind < KINDS; kind++) {
+            const uint32_t ks[] = {0, 1, 2, n / 20, n / 8 + 1, n / 2, n - 1, n, n + 3};
             float *x = conf_floats(n, 3.0F);
             for (uint32_t i = 0; i < n; i++) {
                 x[i] = kind_of_score(kind, i, n);
             }
             struct ranked *ranks = rank(x, n);
-            for (enum qy_cpu_level level = QY_CPU_PLAIN; level <= conf_best(); level++) {
-                const uint32_t ks[] = {0, 1, 2, n / 20, n / 8 + 1, n / 2, n - 1, n, n + 3};
-                struct conf c;
-                conf_open(&c, level, 2);
+            for (int level = 0; level < n_levels; level++) {
                 for (size_t k = 0; k < sizeof(ks) / sizeof(ks[0]); k++) {
-                    topk_check(&c, x, ranks, n, ks[k] > n + 3 ? 0 : ks[k], 0.0F, NULL);
+                    topk_check(&c[level], x, ranks, n, ks[k] > n + 3 ? 0 : ks[k], 0.0F, NULL);
                 }
-                conf_close(&c);
             }
             free(ranks);
             free(x);
         }
+    }
+    for (int level = 0; level < n_levels; level++) {
+        conf_close(&c[level]);
     }
 }
 
 static void topk_mass_takes_the_smallest_set(void **unused)
 {
     enum { N = 6000 };
+    struct conf c[QY_CPU_AVX512 + 1];
+    const int n_levels = open_all(c);
     (void)unused;
+
     for (int kind = 0; kind < 4; kind++) {
         const float most = 0.9F;
         const float all = 1.0F;
@@ -187,19 +202,19 @@ static void topk_mass_takes_the_smallest_set(void **unused)
             x[i] = (float)((double)x[i] / sum * (double)most);
         }
         struct ranked *ranks = rank(x, N);
-        for (enum qy_cpu_level level = QY_CPU_PLAIN; level <= conf_best(); level++) {
-            struct conf c;
-            conf_open(&c, level, 2);
-            for (float mass = 0.05F; mass < 1.2F; mass += 0.0973F) {
-                topk_check(&c, x, ranks, N, N, mass, &most);
-                topk_check(&c, x, ranks, N, N + 5, mass, NULL);
-                topk_check(&c, x, ranks, N, N / 10, mass, &all);
-                topk_check(&c, x, ranks, N, 7, mass, &most);
+        for (int level = 0; level < n_levels; level++) {
+            for (float mass = 0.05F; mass < 1.2F; mass += 0.1973F) {
+                topk_check(&c[level], x, ranks, N, N, mass, &most);
+                topk_check(&c[level], x, ranks, N, N + 5, mass, NULL);
+                topk_check(&c[level], x, ranks, N, N / 10, mass, &all);
+                topk_check(&c[level], x, ranks, N, 7, mass, &most);
             }
-            conf_close(&c);
         }
         free(ranks);
         free(x);
+    }
+    for (int level = 0; level < n_levels; level++) {
+        conf_close(&c[level]);
     }
 }
 
@@ -266,7 +281,7 @@ static void topk_of_a_million_is_exact(void **unused)
         x[i] = (float)conf_random(1 << 16) * 0x1p-16F; /* ties of 16 */
     }
     for (enum qy_cpu_level level = QY_CPU_PLAIN; level <= conf_best(); level++) {
-        for (uint32_t k = 1000; k < N; k *= 11) {
+        for (uint32_t k = 1000; k < N; k *= 200) {
             uint32_t n_ids = 0;
             uint32_t at = 0;
             float least = INFINITY;
