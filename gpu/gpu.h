@@ -316,7 +316,8 @@ QY_MUST enum qy_status qy_device_code_score(struct qy_device *dev,
 size_t qy_device_code_score_scratch(const struct qy_device *dev, uint32_t n_items,
                                     const struct qy_quantizer *quantizer, uint32_t group);
 
-/* 4-bit keys: each element k ~ low + step * n, n in 0..15, with f16 low and step per token. */
+/* 4-bit keys: each element k ~ low + step * n, n in 0..15, with f16 low and step per token: d / 2 + 4
+ * bytes. d is even, at most 256. NaN is kept as 0, what f16 cannot hold as its largest. */
 size_t qy_key4_slab_bytes(uint32_t d, uint32_t n_tokens);
 struct qy_key4_item {
     const float *k; /* [n][stride] */
@@ -327,7 +328,8 @@ struct qy_key4_item {
 };
 QY_MUST enum qy_status qy_device_key4_append(struct qy_device *dev,
                                              const struct qy_key4_item *items, uint32_t n_items);
-/* scores[h * stride + i] = scale * q[h] . k of token ids[i], or first + i when ids is NULL. */
+/* scores[h * stride + i] = scale * q[h] . k of token ids[i] (ascending is fastest), or first + i when
+ * ids is NULL. q is rounded to 16 bits; one that is not finite scores NaN. */
 struct qy_key4_score_item {
     const float *q; /* [group][d] */
     uint32_t d, group;
@@ -345,7 +347,7 @@ size_t qy_device_key4_score_scratch(const struct qy_device *dev, uint32_t n_item
 
 /* Bounds of pages of `page` tokens (a power of two, at most 2^shift): the least and the largest of
  * each element of the page's keys, as f16 that bound the stored keys. A page begun is bounded by
- * what it has. Quest, arXiv:2406.10774, sec. 3. */
+ * what it has; NaN is left out. d is even, at most 256. Quest, arXiv:2406.10774, sec. 3. */
 size_t qy_bound_slab_bytes(uint32_t d, uint32_t page, uint32_t n_tokens);
 struct qy_bound_item {
     struct qy_rows rows; /* tokens first .. first + n - 1 are new; the page of `first` is redone */
@@ -355,7 +357,8 @@ struct qy_bound_item {
 QY_MUST enum qy_status qy_device_bound_append(struct qy_device *dev,
                                               const struct qy_bound_item *items, uint32_t n_items);
 /* scores[h * stride + p] = scale * sum_i max(q_i low_i, q_i high_i) of page first + p: no key of
- * the page scores above it. */
+ * the page scores above it (but for the rounding of the sums; scale > 0). Never infinite or NaN: what
+ * has no bound in f16 scores FLT_MAX. */
 struct qy_bound_score_item {
     const float *q; /* [group][d] */
     uint32_t d, group, page;

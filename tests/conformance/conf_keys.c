@@ -206,6 +206,31 @@ static void scores_match_reference(void **unused)
     }
 }
 
+/* Lists of several ranges, which fetch ahead over their ends. */
+static void long_lists_match_reference(void **unused)
+{
+    enum { N = 1500 };
+    (void)unused;
+    for (enum qy_cpu_level level = QY_CPU_PLAIN; level <= conf_best(); level++) {
+        struct conf_keys keys;
+        struct conf c;
+        uint32_t ids[N];
+        uint32_t n = 0;
+        conf_open(&c, level, 2);
+        conf_keys_open(&c, &keys, 64, 7, N);
+        for (uint32_t t = 0; t < N; t++) {
+            if (conf_random(3) != 0) {
+                ids[n++] = t;
+            }
+        }
+        score_one(&c, &keys, 3, ids, 0, n);
+        score_one(&c, &keys, 1, ids, 0, 257);
+        score_one(&c, &keys, 4, NULL, 3, N - 3);
+        conf_keys_close(&keys);
+        conf_close(&c);
+    }
+}
+
 /* Rounding the query must cost nothing beside rounding the keys: a hundredth at most, even with
  * one element of the query far larger than the others. */
 static void rounding_the_query_costs_little(void **unused)
@@ -343,6 +368,7 @@ int main(void)
         cmocka_unit_test(chunks_give_the_same_bytes),
         cmocka_unit_test(odd_keys_stay_finite),
         cmocka_unit_test(scores_match_reference),
+        cmocka_unit_test(long_lists_match_reference),
         cmocka_unit_test(rounding_the_query_costs_little),
         cmocka_unit_test(odd_queries_are_defined),
         cmocka_unit_test(score_bits_do_not_depend_on_threads),
