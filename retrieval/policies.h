@@ -14,6 +14,7 @@ extern const struct qy_policy_ops qyi_policy_a2ats_plus;
 extern const struct qy_policy_ops qyi_policy_quest;
 extern const struct qy_policy_ops qyi_policy_pq;
 extern const struct qy_policy_ops qyi_policy_clusters;
+extern const struct qy_policy_ops qyi_policy_faiss;
 
 /* What settings.c's rows say. */
 extern const struct qy_retrieval_settings qyi_retrieval_defaults;

@@ -14,6 +14,7 @@ static const struct qy_policy_ops *const builtin[] = {
     &qyi_policy_quest,
     &qyi_policy_pq,
     &qyi_policy_clusters,
+    &qyi_policy_faiss,
 };
 enum { N_BUILTIN = sizeof(builtin) / sizeof(builtin[0]) };
 

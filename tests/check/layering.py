@@ -30,7 +30,7 @@ THIRD_PARTY = {
     r"cuda|cublas|nvml|nvtx": ["gpu/cuda/"],
     r"ucp/|ucs/|uct/": ["net/"],
     r"mpi\.h": ["net/bootstrap_mpi."],
-    r"faiss/": ["retrieval/kmeans_faiss.", "retrieval/oracle.", "retrieval/policy_faiss."],
+    r"faiss/": ["retrieval/kmeans_faiss.", "retrieval/oracle.", "retrieval/faiss_index."],
     r"liburing": ["offload/home_disk."],
     r"pcre2": ["model/pretokenize."],
     r"cjson/": ["serve/"],

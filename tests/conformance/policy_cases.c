@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-static const char *const with_argument[] = {"faiss:Flat", "faiss:PQ8"};
+static const char *const with_argument[] = {"faiss:Flat", "faiss:PQ8x4"};
 enum { N_WITH_ARGUMENT = sizeof(with_argument) / sizeof(with_argument[0]), MOST = 64 };
 
 /* The policies of this build: names that open. */
