@@ -28,8 +28,8 @@ struct qyi_eval_runs {
 };
 
 /* --policies and --budgets as runs; without them the one that the settings name. NAME[@BUDGET]
- * [/setting=value ...], separated by commas; a comma that no policy's name follows belongs to the
- * argument of a policy ("faiss:IVF64,Flat"). A setting without a section is retrieval's. */
+ * [/setting=value ...], separated by commas; in the argument of a policy ("faiss:IVF64,Flat") a
+ * comma separates only where a policy's name follows. A setting without a section is retrieval's. */
 QY_MUST enum qy_status qyi_eval_runs_parse(const char *policies, const char *budgets,
                                            const struct qy_retrieval_settings *settings,
                                            struct qyi_eval_runs *runs, struct qy_error *err);

@@ -18,11 +18,13 @@ static int starts_policy(const char *text)
     return 0;
 }
 
-/* Bytes of the first item of a list: up to a comma that a policy's name follows. */
+/* Bytes of the first item of a list: up to a comma; of a policy with an argument, which may hold
+ * commas, up to one that a policy's name follows. */
 static size_t item_bytes(const char *list)
 {
+    const int argument = list[strcspn(list, ":@/,")] == ':';
     size_t n = strcspn(list, ",");
-    while (list[n] == ',' && !starts_policy(list + n + 1)) {
+    while (argument && list[n] == ',' && !starts_policy(list + n + 1)) {
         n += 1 + strcspn(list + n + 1, ",");
     }
     return n;

@@ -245,10 +245,11 @@ class Others(Case):
         plain = self.json(*base, "--ctx", "80", "--count", "0", "--from", "8")
         self.assertEqual(plain["positions"], 72)
         same = self.json(*base, "--ctx", "80", "--count", "12", "--policy", "exact", "--budget", "1.0")
-        for key in ("positions", "ppl", "nll", "dense_ppl", "kl", "top1", "attended"):
+        for key in ("positions", "ppl", "nll", "dense_ppl", "kl", "top1", "attended", "recall", "mass"):
             self.assertIn(key, same)
         self.assertLess(same["kl"], 1e-4)
         self.assertEqual(same["top1"], 1.0)
+        self.assertIsNone(same["recall"])
         bad = self.json(*base, "--ctx", "80", "--count", "12", "--policy", "window")
         self.assertGreater(bad["kl"], same["kl"])
 
@@ -274,6 +275,9 @@ class Others(Case):
         for key in ("cpu", "kernels", "libraries", "device", "ranks", "links", "warnings"):
             self.assertIn(key, out)
         self.assertIn(b"quarry", run("--version").stdout)
+        shown = run("eval", "ppl", "--policy", "help")
+        self.assertEqual(shown.returncode, 0)
+        self.assertRegex(shown.stdout, rb"(?m)^  exact ")
         for command in ("generate", "tokenize", "eval", "bench", "doctor", "config"):
             shown = run("help", command)
             self.assertEqual(shown.returncode, 0)
@@ -281,6 +285,100 @@ class Others(Case):
         self.assertIn(b".TH QUARRY", run("help", "--man").stdout)
         shell = run("help", "--completion", "bash").stdout
         subprocess.run(["bash", "-n"], input=shell, check=True)
+
+
+class Eval(Case):
+    """Every kind of eval; the tiny models know nothing, so only what holds for any model is asked."""
+    LONG = "".join(f"Line {i} of a long text says that {i * 7 % 97} is not {i * 13 % 89}. "
+                   for i in range(400))
+
+    def base(self, kind, *more, ctx="700"):
+        return ("eval", kind, "-m", tiny(), "-f", write("long.txt", self.LONG), "--ctx", ctx,
+                "--set", "cache.row_type=f32", "--set", "cache.window=16",
+                "--set", "retrieval.min_tokens=0", *more)
+
+    def test_questions_are_answered_as_dense_does_at_full_budget(self):
+        for kind, count, tasks in (("needle", "3", {"needle", "copy"}),
+                                   ("aggregate", "1", {"common", "frequent", "variables"}),
+                                   ("turns", "3", {"context", "told", "turn 1", "turn 2", "turn 3"})):
+            with self.subTest(kind=kind):
+                full, window = self.json(*self.base(kind, ctx="1400"), "--count", count,
+                                         "--policies", "exact@1.0,window")["runs"]
+                for key in ("cases", "accuracy", "dense_accuracy", "attended", "attended_sparse"):
+                    self.assertIn(key, full)
+                self.assertEqual(set(full["tasks"]), tasks)
+                self.assertEqual(full["accuracy"], full["dense_accuracy"])
+                self.assertAlmostEqual(full["log_prob"], full["dense_log_prob"], places=4)
+                self.assertEqual(full["attended"], 1.0)
+                self.assertLess(window["attended"], 0.1)
+                self.assertEqual(window["dense_log_prob"], full["dense_log_prob"])
+                self.assertNotEqual(window["log_prob"], full["log_prob"])
+                self.assertEqual(window["cases"], full["cases"])
+
+    def test_a_seed_draws_the_task(self):
+        base = self.base("needle", "--task", "copy", "--count", "2")
+        a, b, c = (self.json(*base, "--seed", s)["dense_log_prob"] for s in ("1", "1", "2"))
+        self.assertEqual(a, b)
+        self.assertNotEqual(a, c)
+
+    def test_recall_is_told_by_layer(self):
+        exact, window = self.json(*self.base("recall", "--count", "4"), "--policies",
+                                  "exact@16,window")["runs"]
+        self.assertGreater(exact["recall"], 0.99)
+        self.assertTrue(0 < exact["mass"] <= 1)
+        self.assertEqual(window["recall"] or 0, 0)
+        layers = exact["audit"]["layers"]
+        self.assertEqual([x["layer"] for x in layers], list(range(len(layers))))
+        self.assertTrue(all(x["samples"] > 0 for x in layers))
+        audited = self.json(*self.base("ppl", "--count", "4"), "--policy", "exact", "--budget", "16",
+                            "--audit", "1")
+        self.assertAlmostEqual(audited["recall"], exact["recall"], places=2)
+
+    def test_several_policies_and_budgets_make_one_table(self):
+        args = (*self.base("ppl", "--count", "6"), "--policies",
+                "exact,exact@1.0/cache.window=8,window", "--budgets", "8,0.1")
+        runs = self.json(*args)["runs"]
+        self.assertEqual([r["label"] for r in runs],
+                         ["exact@8", "exact@0.1", "exact@1.0/cache.window=8", "window"])
+        self.assertEqual(runs[0]["kl_to_first"], 1.0)
+        self.assertEqual(len({r["dense_ppl"] for r in runs}), 1)
+        self.assertLess(runs[2]["kl"], 1e-4)
+        self.assertLess(runs[0]["attended"], runs[1]["attended"])
+        shown = run(*args)
+        self.assertEqual(shown.returncode, 0)
+        self.assertEqual(len(shown.stdout.splitlines()), 5)
+        path = write("curve.json", json.dumps({"runs": runs}))
+        plot = os.path.join(os.path.dirname(__file__), "../../scripts/plot")
+        subprocess.run([sys.executable, plot, "-o", FOLDER.name + "/c.dat", path], check=True)
+        with open(FOLDER.name + "/c.dat") as f:
+            points = [x.split() for x in f if x.strip() and x[0] != "#"]
+        self.assertEqual(len(points), 4)
+        self.assertAlmostEqual(float(points[0][1]), runs[0]["kl"], places=5)
+
+    def test_refused(self):
+        long = write("long.txt", self.LONG)
+        for pattern, args in (
+                (r"a text \(-f FILE\)", ["ppl", "--ctx", "50"]),
+                (r"--ctx N of at least 2", ["aggregate"]),
+                (r"file 'long|has \d+ tokens", ["needle", "-f", long, "--ctx", "99999"]),
+                (r"'--ctx': 60 tokens are too few", ["needle", "-f", long, "--ctx", "60"]),
+                (r"'--task': 'x' refused", ["needle", "-f", long, "--ctx", "700", "--task", "x"]),
+                (r"'--count': 99 turns", ["turns", "-f", long, "--ctx", "700", "--count", "99"]),
+                (r"policy 'exakt'", ["ppl", "-f", long, "--ctx", "60", "--policies", "window,exakt"]),
+                (r"budget '7\.5'", ["ppl", "-f", long, "--ctx", "60", "--policies", "exact@7.5"]),
+                (r"retrieval\.nothing", ["ppl", "-f", long, "--ctx", "60", "--policies",
+                                         "exact@0.1/nothing=1"])):
+            with self.subTest(args=args):
+                self.refused(2, pattern, "eval", args[0], "-m", tiny(), *args[1:])
+
+    def test_an_interrupt_ends_with_what_is_there(self):
+        child = subprocess.Popen([QUARRY, *self.base("ppl", "--count", "1500", "--json", ctx="4000")],
+                                 env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        child.stderr.readline()  # the context was read
+        child.send_signal(signal.SIGINT)
+        out, _ = child.communicate(timeout=60)
+        self.assertEqual(child.returncode, 130)
+        self.assertTrue(json.loads(out)["interrupted"])
 
 
 class Real(Case):
@@ -301,6 +399,15 @@ class Real(Case):
         self.assertGreater(len(plain), 1)
         self.assertEqual(control, [2])
 
+    def test_needles_are_found_by_exact_and_not_by_the_window(self):
+        text = write("acts.txt", "And it came to pass in those days that they went up into the hills. "
+                     "The people of the valley kept their sheep, and no man asked them why. " * 60)
+        exact, window = self.json("eval", "needle", "-f", text, "--ctx", "768", "--count", "4", "--set",
+                                  "retrieval.min_tokens=0", "--policies", "exact@0.1,window")["runs"]
+        self.assertGreater(exact["dense_accuracy"], 0.4)
+        self.assertGreater(exact["accuracy"], 0.8 * exact["dense_accuracy"])
+        self.assertLess(window["accuracy"], 0.5 * exact["accuracy"])
+
     def test_bench_kernels_names_each_with_its_ceiling(self):
         rows = self.json("bench", "kernels")["results"]
         self.assertGreater(len(rows), 8)
@@ -319,7 +426,7 @@ if __name__ == "__main__":
         print("skipped: the real model is not there; scripts/fetch-model gets it")
         sys.exit(77)
     ENV["QY_MODEL_FILE"] = MODEL if REAL else ""
-    cases = [Real] if REAL else [Generate, Errors, Others]
+    cases = [Real] if REAL else [Generate, Errors, Others, Eval]
     load = unittest.defaultTestLoader.loadTestsFromTestCase
     result = unittest.TextTestRunner().run(unittest.TestSuite(load(c) for c in cases))
     sys.exit(not result.wasSuccessful())
