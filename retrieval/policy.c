@@ -6,15 +6,9 @@
 #include <string.h>
 
 static const struct qy_policy_ops *const builtin[] = {
-    &qyi_policy_dense,
-    &qyi_policy_window,
-    &qyi_policy_exact,
-    &qyi_policy_a2ats,
-    &qyi_policy_a2ats_plus,
-    &qyi_policy_quest,
-    &qyi_policy_pq,
-    &qyi_policy_clusters,
-    &qyi_policy_faiss,
+    &qyi_policy_dense, &qyi_policy_window,     &qyi_policy_exact,
+    &qyi_policy_a2ats, &qyi_policy_a2ats_plus, &qyi_policy_quest,
+    &qyi_policy_pq,    &qyi_policy_clusters,   &qyi_policy_faiss,
 };
 enum { N_BUILTIN = sizeof(builtin) / sizeof(builtin[0]) };
 
