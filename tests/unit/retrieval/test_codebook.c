@@ -272,12 +272,92 @@ static void codebook_of_another_model_is_refused_by_name(void **state)
     qy_codebook_close(codebook);
 }
 
+/* Codes of the device are those of the nearest word in the metric's space: by the definition, from
+ * words, scale and order or root as they were set. */
+static void check_codes(const struct qy_codebook_info *info, const struct qy_codebook_words *set)
+{
+    enum { TOKENS = 96 };
+    struct qy_codebook *codebook = new_codebook(info);
+    const uint32_t m = info->m, sub = D / info->m, n_words = info->n_words;
+    struct qy_runtime rt = {.mem = qy_allocator_system(), .log = qy_log_stderr(QY_LOG_WARN)};
+    const struct qy_device_params params = {.spec = "host", .max_m = 1};
+    struct qy_device *dev = NULL;
+    float k[TOKENS * D];
+    uint32_t seed = 21;
+
+    qy_cpu_detect(&rt.cpu);
+    assert_int_equal(qy_device_open(&rt, &params, &dev, NULL), QY_OK);
+    assert_int_equal(qy_codebook_set(codebook, 0, 0, set, NULL), QY_OK);
+    for (int i = 0; i < TOKENS * D; i++) {
+        k[i] = uniform(&seed);
+    }
+    const struct qy_quantizer q = qy_codebook_quantizer(codebook, 0, 0);
+    assert_int_equal(qy_quantizer_check(&q, NULL), QY_OK);
+    uint8_t *block = qy_alloc_zero(&rt.mem, qy_code_slab_bytes(&q, 128));
+    assert_non_null(block);
+    const struct qy_slab slab = {.blocks = &block, .shift = 7};
+    const struct qy_encode_item item = {
+        .quantizer = &q, .k = k, .stride = D, .codes = slab, .n = TOKENS};
+    assert_int_equal(qy_device_encode(dev, &item, 1), QY_OK);
+    for (uint32_t t = 0; t < TOKENS; t++) {
+        double z[D] = {0};
+
+        for (uint32_t j = 0; j < D; j++) {
+            z[j] = set->scale ? (double)set->scale[j] * k[t * D + set->order[j]] : 0;
+            for (uint32_t i = 0; i < D && set->root; i++) {
+                z[j] += (double)k[t * D + i] * set->root[i * D + j];
+            }
+        }
+        for (uint32_t j = 0; j < m; j++) {
+            const uint32_t code = qy_code_at(&q, &slab, t, j);
+            double least = INFINITY, got = INFINITY;
+
+            for (uint32_t w = 0; w < n_words; w++) {
+                double off = 0;
+
+                for (uint32_t e = 0; e < sub; e++) {
+                    const double x = z[j * sub + e] - set->words[(j * n_words + w) * sub + e];
+
+                    off += x * x;
+                }
+                least = off < least ? off : least;
+                got = w == code ? off : got;
+            }
+            assert_true(got <= least * 1.001 + 2e-3);
+        }
+    }
+    qy_free(&rt.mem, block);
+    qy_device_close(dev);
+    qy_codebook_close(codebook);
+}
+
+static void codebook_codes_are_the_nearest_words(void **state)
+{
+    const struct qy_codebook_info pq4 = pq4_info(), vq = vq_info();
+    float words[VQ_WORDS * D], scale[D], root[D * D];
+    uint16_t order[D];
+    uint32_t seed = 3;
+    (void)state;
+
+    for (int i = 0; i < VQ_WORDS * D; i++) {
+        words[i] = uniform(&seed);
+    }
+    for (int e = 0; e < D; e++) {
+        scale[e] = 0.3f + fabsf(uniform(&seed));
+        order[e] = (uint16_t)((e * 5 + 1) % D);
+    }
+    random_root(root, &seed);
+    check_codes(&pq4, &(struct qy_codebook_words){.words = words, .order = order, .scale = scale});
+    check_codes(&vq, &(struct qy_codebook_words){.words = words, .root = root});
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(codebook_scale_is_folded_in),
         cmocka_unit_test(codebook_root_is_folded_in),
         cmocka_unit_test(codebook_without_root_is_plain),
+        cmocka_unit_test(codebook_codes_are_the_nearest_words),
         cmocka_unit_test(codebook_bad_tables_are_refused),
         cmocka_unit_test(codebook_shapes_that_no_kernel_takes_are_refused),
         cmocka_unit_test(codebook_of_another_model_is_refused_by_name),
