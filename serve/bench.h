@@ -33,6 +33,11 @@ QY_MUST enum qy_status qyi_bench_keys(struct qy_device *solo, double ceiling_sol
                                       struct qy_device *team, double ceiling,
                                       struct qyi_bench_report *report, struct qy_error *err);
 
+/* From scores to ids: pooling, top-k, top-p, union. */
+QY_MUST enum qy_status qyi_bench_selection(struct qy_device *solo, double ceiling_solo,
+                                           struct qy_device *team, double ceiling,
+                                           struct qyi_bench_report *report, struct qy_error *err);
+
 /* Each benchmark prints its own result. */
 QY_MUST enum qy_status qyi_bench_decode(struct qyi_app *app, struct qy_error *err);
 QY_MUST enum qy_status qyi_bench_kernels(struct qyi_app *app, struct qy_error *err);

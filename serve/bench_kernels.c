@@ -14,6 +14,12 @@ enum {
     TOKENS = 8192,      /* of one item                                           */
     ITEMS = 256,        /* 256 x 8,192 rows of 256 B = 512 MiB                      */
     ITEMS_PER_RUN = 16, /* one call reads 32 MiB; calls walk through all items         */
+    FAR_DIM = 128,      /* heads of larger models, few rows of a long context */
+    FAR_GROUP = 4,
+    FAR_TOKENS = 32768,
+    FAR_IDS = 2048,
+    FAR_ITEMS = 4,
+    FAR_SPAN = FAR_TOKENS / TOKENS * (FAR_DIM / 64), /* items of TOKENS rows of 64 in one */
     RUNS = 33,
     SHIFT = 7
 };
@@ -26,8 +32,8 @@ struct kernels {
     double ceiling, ceiling_solo;
     uint8_t *rows;
     uint8_t **blocks; /* [ITEMS][TOKENS >> SHIFT] */
-    float *q, *out, *scores, *pooled;
-    uint32_t *ids, *n_ids;
+    float *q, *out, *scores;
+    uint32_t *ids; /* [TOKENS] of a gather, then [FAR_IDS] */
     uint8_t *scratch;
     size_t scratch_bytes;
     struct qyi_bench_report report;
@@ -96,6 +102,26 @@ static enum qy_status attend_gather(struct kernels *k, struct qy_device *dev, ui
     return attend(k, dev, run, TOKENS / 20);
 }
 
+/* The same memory as rows of twice the size: those of one far item are FAR_SPAN items' blocks. */
+static enum qy_status attend_far(struct kernels *k, struct qy_device *dev, uint32_t run)
+{
+    struct qy_attend_item items[FAR_ITEMS];
+    struct qy_arena arena;
+    qy_arena_init(&arena, k->scratch, k->scratch_bytes);
+    for (uint32_t i = 0; i < FAR_ITEMS; i++) {
+        struct qy_rows rows = rows_of(k, (run * FAR_ITEMS + i) * FAR_SPAN % ITEMS);
+        rows.d = FAR_DIM;
+        rows.shift = SHIFT - 1;
+        items[i] = (struct qy_attend_item){.q = k->q,
+                                           .rows = rows,
+                                           .ids = k->ids + TOKENS,
+                                           .n = FAR_IDS,
+                                           .group = FAR_GROUP,
+                                           .out = k->out + (size_t)i * FAR_GROUP * FAR_DIM};
+    }
+    return qy_device_attend(dev, items, FAR_ITEMS, 0.09f, &arena);
+}
+
 static enum qy_status score(struct kernels *k, struct qy_device *dev, uint32_t run)
 {
     struct qy_score_item items[ITEMS_PER_RUN];
@@ -110,41 +136,11 @@ static enum qy_status score(struct kernels *k, struct qy_device *dev, uint32_t r
     return qy_device_score(dev, items, ITEMS_PER_RUN, 0.125f);
 }
 
-static enum qy_status pool(struct kernels *k, struct qy_device *dev, uint32_t run)
-{
-    struct qy_pool_item items[ITEMS_PER_RUN];
-    (void)run;
-    for (uint32_t i = 0; i < ITEMS_PER_RUN; i++) {
-        items[i] = (struct qy_pool_item){.scores = k->scores + (size_t)i * GROUP * TOKENS,
-                                         .n = TOKENS,
-                                         .group = GROUP,
-                                         .lo = 8,
-                                         .hi = TOKENS - 64,
-                                         .pooled = k->pooled + (size_t)i * TOKENS};
-    }
-    return qy_device_pool(dev, items, ITEMS_PER_RUN);
-}
-
-static enum qy_status topk(struct kernels *k, struct qy_device *dev, uint32_t run)
-{
-    struct qy_topk_item items[ITEMS_PER_RUN];
-    struct qy_arena arena;
-    (void)run;
-    qy_arena_init(&arena, k->scratch, k->scratch_bytes);
-    for (uint32_t i = 0; i < ITEMS_PER_RUN; i++) {
-        items[i] = (struct qy_topk_item){.scores = k->pooled + (size_t)i * TOKENS,
-                                         .n = TOKENS - 72,
-                                         .k = TOKENS / 20,
-                                         .id_base = 8,
-                                         .ids = k->ids + TOKENS + (size_t)i * (TOKENS / 20),
-                                         .n_ids = k->n_ids + i};
-    }
-    return qy_device_topk(dev, items, ITEMS_PER_RUN, &arena);
-}
-
 static enum qy_status row_kernels(struct kernels *k, struct qy_error *err)
 {
     const double row = (double)qy_row_bytes(QY_ROW_F16, HEAD_DIM), n = ITEMS_PER_RUN;
+    const double far_row = (double)qy_row_bytes(QY_ROW_F16, FAR_DIM);
+    const double far_ids = (double)FAR_ITEMS * FAR_IDS;
     const struct {
         const char *name;
         kernel_fn fn;
@@ -157,8 +153,8 @@ static enum qy_status row_kernels(struct kernels *k, struct qy_error *err)
         {"gather-attend 5 % of 8192, team", attend_gather, 0, n * (TOKENS / 20) * row},
         {"score exact keys, 1 thread", score, 1, n * TOKENS * row / 2},
         {"score exact keys, team", score, 0, n * TOKENS * row / 2},
-        {"pool group of 3, team", pool, 0, n * GROUP * TOKENS * 4},
-        {"top-k 5 % of 8192, team", topk, 0, n * TOKENS * 4},
+        {"gather-attend 2048 of 32K d=128, 1 thread", attend_far, 1, far_row * far_ids},
+        {"gather-attend 2048 of 32K d=128, team", attend_far, 0, far_row * far_ids},
     };
     enum qy_status st = QY_OK;
     for (size_t i = 0; st == QY_OK && i < sizeof list / sizeof list[0] && !qyi_interrupted(); i++) {
@@ -174,18 +170,15 @@ static enum qy_status prepare(struct kernels *k, struct qy_error *err)
     const size_t row = qy_row_bytes(QY_ROW_F16, HEAD_DIM), n_rows = (size_t)ITEMS * TOKENS;
     const size_t n_blocks = n_rows >> SHIFT;
     k->scratch_bytes = qy_device_attend_scratch(k->dev, ITEMS_PER_RUN, TOKENS, GROUP, HEAD_DIM) +
-                       qy_device_topk_scratch(k->dev, ITEMS_PER_RUN, TOKENS) + 4096;
+                       qy_device_attend_scratch(k->dev, FAR_ITEMS, FAR_IDS, FAR_GROUP, FAR_DIM);
     k->rows = aligned_alloc(4096, n_rows * row);
     k->blocks = calloc(n_blocks, sizeof(uint8_t *));
-    k->q = calloc(GROUP * HEAD_DIM, sizeof(float));
+    k->q = calloc(FAR_GROUP * FAR_DIM, sizeof(float));
     k->out = calloc((size_t)ITEMS_PER_RUN * GROUP * HEAD_DIM, sizeof(float));
     k->scores = calloc((size_t)ITEMS_PER_RUN * GROUP * TOKENS, sizeof(float));
-    k->pooled = calloc((size_t)ITEMS_PER_RUN * TOKENS, sizeof(float));
-    k->ids = calloc(2 * (size_t)TOKENS + ITEMS_PER_RUN * (size_t)(TOKENS / 20), sizeof(uint32_t));
-    k->n_ids = calloc(ITEMS_PER_RUN, sizeof(uint32_t));
+    k->ids = calloc((size_t)TOKENS + FAR_IDS, sizeof(uint32_t));
     k->scratch = aligned_alloc(64, (k->scratch_bytes + 63) / 64 * 64);
-    if (!k->rows || !k->blocks || !k->q || !k->out || !k->scores || !k->pooled || !k->ids ||
-        !k->n_ids || !k->scratch) {
+    if (!k->rows || !k->blocks || !k->q || !k->out || !k->scores || !k->ids || !k->scratch) {
         return qy_error_set(err, QY_ERR_NOMEM, "bench kernels: needs 700 MiB of memory");
     }
     uint64_t state = (uint64_t)k->app->program.seed + 1;
@@ -198,11 +191,14 @@ static enum qy_status prepare(struct kernels *k, struct qy_error *err)
     for (size_t i = 0; i < n_blocks; i++) {
         k->blocks[i] = k->rows + (i << SHIFT) * row;
     }
-    for (uint32_t i = 0; i < GROUP * HEAD_DIM; i++) {
+    for (uint32_t i = 0; i < FAR_GROUP * FAR_DIM; i++) {
         k->q[i] = (float)(i % 13) * 0.1f - 0.6f;
     }
     for (uint32_t i = 0; i < TOKENS / 20; i++) { /* one of every 20, at no fixed distance */
         k->ids[i] = i * 20 + (i * 7) % 20;
+    }
+    for (uint32_t i = 0; i < FAR_IDS; i++) {
+        k->ids[TOKENS + i] = i * (FAR_TOKENS / FAR_IDS) + i * 7 % (FAR_TOKENS / FAR_IDS);
     }
     return QY_OK;
 }
@@ -214,9 +210,7 @@ static void release(struct kernels *k)
     free(k->q);
     free(k->out);
     free(k->scores);
-    free(k->pooled);
     free(k->ids);
-    free(k->n_ids);
     free(k->scratch);
     qy_device_close(k->dev_solo);
     qy_device_close(k->dev);
@@ -257,6 +251,9 @@ enum qy_status qyi_bench_kernels(struct qyi_app *app, struct qy_error *err)
     }
     if (st == QY_OK) {
         st = qyi_bench_keys(k.dev_solo, k.ceiling_solo, k.dev, k.ceiling, &k.report, err);
+    }
+    if (st == QY_OK) {
+        st = qyi_bench_selection(k.dev_solo, k.ceiling_solo, k.dev, k.ceiling, &k.report, err);
     }
     if (st == QY_OK) {
         st = qyi_bench_products(app, k.dev, k.ceiling, &k.report, err);
