@@ -9,15 +9,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Declared here: not every compiler brings omp.h. Both are of the calling thread. */
+/* Declared here: not every compiler brings omp.h, and OpenBLAS may not be FAISS's BLAS. OpenMP's
+ * numbers are of the calling thread; OpenBLAS's is one for all, and 1 wherever we set it. */
 int omp_get_max_threads(void);
 void omp_set_num_threads(int n);
+void openblas_set_num_threads(int n) __attribute__((weak));
 
 static int one_thread(void)
 {
     const int before = omp_get_max_threads();
 
     omp_set_num_threads(1);
+    if (openblas_set_num_threads) {
+        openblas_set_num_threads(1);
+    }
     return before;
 }
 
