@@ -110,6 +110,8 @@ if(QY_FAISS_C_LIBRARY AND QY_FAISS_C_INCLUDE)
     set(faiss_found OFF)
   endif()
 endif()
+# What is installed finds a FAISS that lies outside the system's folders.
+set(CMAKE_INSTALL_RPATH_USE_LINK_PATH ON)
 if(QY_TSAN AND QY_FAISS STREQUAL "AUTO")
   set(faiss_found OFF) # OpenMP is not instrumented
 endif()
