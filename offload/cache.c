@@ -2,6 +2,7 @@
 /* Opening and closing a cache: the checks, the policy, the pool; reserve.c has
  * the rest. */
 #include "offload/cache.h"
+#include "offload/cost.h"
 #include "offload/sizing.h"
 
 #include <math.h>
@@ -83,6 +84,7 @@ static enum qy_status open_policy(struct qy_cache *cache, struct qy_error *err)
                                               .sinks = (uint32_t)p->settings.sinks,
                                               .window = (uint32_t)p->settings.window,
                                               .min_tokens = qyi_policy_min_tokens(p)};
+    cache->cost.min_tokens = cache->rule.min_tokens;
     cache->ids_capacity = qyi_selection_capacity(&cache->rule, p->max_tokens);
     return qyi_policy_open(p, &cache->policy, err);
 }
@@ -106,7 +108,12 @@ static enum qy_status open_parts(struct qy_cache *cache, struct qy_error *err)
     if (st != QY_OK) {
         return st;
     }
-    return qyi_reserve(cache, err);
+    st = qyi_reserve(cache, err);
+    if (st == QY_OK && p->policy->caps.skip_short && p->retrieval->min_tokens < 0) {
+        st = qyi_cost_measure(cache, &cache->cost, err);
+        cache->rule.min_tokens = cache->cost.min_tokens;
+    }
+    return st;
 }
 
 enum qy_status qy_cache_open(const struct qy_cache_params *params, struct qy_cache **cache,

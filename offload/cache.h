@@ -80,6 +80,7 @@ struct qy_cache {
     struct qyi_layout layout;
     struct qyi_home home;
     struct qyi_selection_rule rule;
+    struct qy_cache_cost cost; /* behind rule.min_tokens */
     struct qyi_audit audit;
     struct qy_retrieval_settings retrieval; /* the defaults, when none are given */
     struct qy_policy *policy;               /* state; NULL when the policy has none */

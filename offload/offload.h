@@ -165,6 +165,16 @@ struct qy_cache_stats {
     uint32_t sequences;
 };
 void qy_cache_stats(const struct qy_cache *cache, struct qy_cache_stats *stats);
+/* What choosing costs on this machine, per (sequence, KV head) with all threads at work, and from
+ * what length on it pays. Measured at open when retrieval.min_tokens is -1 and the policy asks for
+ * it (caps.skip_short). */
+struct qy_cache_cost {
+    int measured;                        /* 0: the times are 0                                */
+    double select_ns, select_token_ns;   /* a selection: fixed, and per token of the context   */
+    double attend_row_ns, gather_row_ns; /* attention: rows in order, rows of a list           */
+    uint32_t min_tokens;                 /* shorter sequences attend to all                   */
+};
+void qy_cache_cost(const struct qy_cache *cache, struct qy_cache_cost *cost);
 /* What the audit saw in one layer since the reset (retrieval.audit_rate); layers that attend to all
  * are not looked at. */
 void qy_cache_audit(const struct qy_cache *cache, uint32_t layer, struct qy_audit_sums *sums);

@@ -140,7 +140,7 @@ uint32_t qyi_policy_dense_layers(const struct qy_cache_params *p)
     return n < p->shape.n_layers ? (uint32_t)n : p->shape.n_layers;
 }
 
-/* chosen: -1 (where selecting pays) is 0 until rates of this machine decide. */
+/* -1 (where choosing pays) is 0 unless the trial of cost.c decides. */
 uint32_t qyi_policy_min_tokens(const struct qy_cache_params *p)
 {
     const int64_t n = p->retrieval->min_tokens;

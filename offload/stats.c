@@ -78,3 +78,8 @@ void qy_cache_stats_reset(struct qy_cache *cache)
     cache->counts = (struct qyi_counts){0};
     memset(cache->stage_ns, 0, sizeof(cache->stage_ns));
 }
+
+void qy_cache_cost(const struct qy_cache *cache, struct qy_cache_cost *cost)
+{
+    *cost = cache->cost;
+}

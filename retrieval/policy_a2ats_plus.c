@@ -200,7 +200,7 @@ const struct qy_policy_ops qyi_policy_a2ats_plus = {
     .summary =
         "ours: codes of keys at their positions, reranked by 4-bit keys, one budget per KV "
         "head (retrieval.preset)",
-    .caps = {.index_shareable = 1, .append_form = QY_KEYS_AFTER_ROPE},
+    .caps = {.index_shareable = 1, .skip_short = 1, .append_form = QY_KEYS_AFTER_ROPE},
     .open = plus_open,
     .close = plus_close,
     .scratch = plus_scratch,

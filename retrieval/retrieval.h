@@ -207,7 +207,7 @@ struct qy_retrieval_settings {
     int auto_calibrate;
     double audit_rate;
     int64_t dense_layers; /* -1: the preset's */
-    int64_t min_tokens;   /* below so many a step attends to all; -1: where selecting pays */
+    int64_t min_tokens;   /* below so many a step attends to all; -1: see caps.skip_short */
     int first_stage;      /* enum qy_first_stage  */
     int rerank;           /* enum qy_rerank       */
     int pooling;          /* enum qy_pool_choice  */
@@ -255,6 +255,8 @@ struct qy_policy_caps {
     int reads_all_keys;  /* select reads every key (counted in the bytes read)               */
     int per_head;        /* the budget counts per query head: ids may be group times as many */
     int partial;         /* select may write an estimate of what it leaves out               */
+    int skip_short;      /* with retrieval.min_tokens = -1, sequences too short for a selection
+                            to pay attend to all; the policy needs no prepare                */
     enum qy_key_form append_form; /* what append wants to see                                */
 };
 
