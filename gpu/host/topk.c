@@ -57,6 +57,9 @@ enum qy_status qy_device_topk(struct qy_device *dev, const struct qy_topk_item *
     size_t scores = 0;
     uint32_t max_n = 0;
 
+    if (n_items == 0) {
+        return QY_OK;
+    }
     for (uint32_t i = 0; i < n_items; i++) {
         scores += items[i].n;
         max_n = items[i].n > max_n ? items[i].n : max_n;

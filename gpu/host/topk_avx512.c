@@ -35,14 +35,24 @@ static inline void words_places(uint32_t *to, uint32_t at, uint32_t mask)
                          _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
     _mm512_storeu_si512(to, _mm512_maskz_compress_epi32((__mmask16)mask, v));
 }
-static inline void words_masses(double sums[8], const uint32_t *k, uint32_t x)
+static inline __m512d words_mass(const uint32_t *k, uint32_t least)
 {
     const __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)k);
-    const uint32_t least = x > 0x80000000U ? x : 0x80000001U;
     const __mmask8 take = _mm256_cmpge_epu32_mask(v, _mm256_set1_epi32((int)least));
     const __m256i bits = _mm256_maskz_and_epi32(take, v, _mm256_set1_epi32(0x7fffffff));
-    const __m512d mass = _mm512_cvtps_pd(_mm256_castsi256_ps(bits));
-    _mm512_storeu_pd(sums, _mm512_add_pd(_mm512_loadu_pd(sums), mass));
+    return _mm512_cvtps_pd(_mm256_castsi256_ps(bits));
+}
+static inline void words_masses(double sums[16], const uint32_t *k, uint32_t n, uint32_t x)
+{
+    const uint32_t least = x > 0x80000000U ? x : 0x80000001U;
+    __m512d low = _mm512_loadu_pd(sums);
+    __m512d high = _mm512_loadu_pd(sums + 8);
+    for (uint32_t i = 0; i < n; i += 16) {
+        low = _mm512_add_pd(low, words_mass(k + i, least));
+        high = _mm512_add_pd(high, words_mass(k + i + 8, least));
+    }
+    _mm512_storeu_pd(sums, low);
+    _mm512_storeu_pd(sums + 8, high);
 }
 
 #include "gpu/host/topk_body.h"

@@ -10,7 +10,7 @@
  *   one pass over the scores that writes the places
  *
  * A key is an unsigned integer of the order of its float, 0 for NaN. The result is exact and so
- * does not depend on the sample. Sums of masses are f64 in 8 lanes by place among the keys kept:
+ * does not depend on the sample. Sums of masses are f64 in 16 lanes by place among the keys kept:
  * the same on every set.
  */
 #ifndef QY_GPU_HOST_TOPK_BODY_H
@@ -63,18 +63,18 @@ static uint32_t keys_not_below(const uint32_t *keys, uint32_t n, uint32_t least)
 
 static double keys_mass(const uint32_t *keys, uint32_t n, uint32_t least)
 {
-    double sums[8] = {0};
-    uint32_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        words_masses(sums, keys + i, least);
+    const uint32_t whole = n / 16 * 16;
+    uint32_t rest[16] = {0};
+    double sums[16] = {0};
+    memcpy(rest, keys + whole, (n - whole) * sizeof(*rest));
+    words_masses(sums, keys, whole, least);
+    words_masses(sums, rest, 16, least);
+    for (uint32_t width = 8; width > 0; width /= 2) {
+        for (uint32_t j = 0; j < width; j++) {
+            sums[j] += sums[j + width];
+        }
     }
-    if (i < n) {
-        uint32_t rest[8] = {0};
-        memcpy(rest, keys + i, (n - i) * sizeof(*rest));
-        words_masses(sums, rest, least);
-    }
-    return ((sums[0] + sums[4]) + (sums[2] + sums[6])) +
-           ((sums[1] + sums[5]) + (sums[3] + sums[7]));
+    return sums[0];
 }
 
 /* Keeps, in place, the keys of lo .. hi. */

@@ -9,7 +9,8 @@
  *   words_keep(to, from, mask) writes the elements of the mask side by side; up to WORD_N words of
  *                              `to` are spoilt; to may be from or lie before it
  *   words_places(to, at, mask) the same of at, at + 1, ...
- *   words_masses(sums, k, x)   sums[j] += the mass behind k[j] where k[j] >= x, for 8 elements
+ *   words_masses(sums, k, n, x) sums[i % 16] += the mass behind k[i] where k[i] >= x, for i < n, a
+ *                              multiple of 16
  */
 #include <string.h>
 
@@ -39,13 +40,16 @@ static inline void words_places(uint32_t *to, uint32_t at, uint32_t mask)
     (void)mask;
     *to = at;
 }
-static inline void words_masses(double sums[8], const uint32_t *k, uint32_t x)
+static inline void words_masses(double sums[16], const uint32_t *k, uint32_t n, uint32_t x)
 {
-    for (int j = 0; j < 8; j++) {
-        const uint32_t bits = k[j] >= x && k[j] > 0x80000000U ? k[j] & 0x7fffffffU : 0;
-        float mass;
-        memcpy(&mass, &bits, sizeof(mass));
-        sums[j] += (double)mass;
+    for (uint32_t i = 0; i < n; i += 16) {
+        for (uint32_t j = 0; j < 16; j++) {
+            const uint32_t key = k[i + j];
+            const uint32_t bits = key >= x && key > 0x80000000U ? key & 0x7fffffffU : 0;
+            float mass;
+            memcpy(&mass, &bits, sizeof(mass));
+            sums[j] += (double)mass;
+        }
     }
 }
 

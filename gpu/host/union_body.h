@@ -6,13 +6,17 @@
 #ifndef QY_GPU_HOST_UNION_BODY_H
 #define QY_GPU_HOST_UNION_BODY_H
 
-enum { WINDOW_WORDS = 64, WINDOW_IDS = WINDOW_WORDS * 64 };
+enum {
+    WINDOW_WORDS = 64,
+    WINDOW_IDS = WINDOW_WORDS * 64,
+    DENSE_IDS = 8 /* ids of a word from which on vectors write them faster than one by one */
+};
 
 /* Ids of one word of the bitmap. room: how many words from ids on may be written. */
 static inline uint32_t union_word(uint64_t word, uint32_t base, uint32_t *ids, size_t room)
 {
     uint32_t n = 0;
-    if (WORD_N == 16 && room >= 64) {
+    if (WORD_N == 16 && room >= 64 && __builtin_popcountll(word) >= DENSE_IDS) {
         for (uint32_t i = 0; i < 64; i += WORD_N) {
             const uint32_t mask = (uint32_t)(word >> i) & 0xffff;
             words_places(ids + n, base + i, mask);
