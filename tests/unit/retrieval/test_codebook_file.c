@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The file of a codebook: what is saved comes back to the bit, and no damage goes unseen. */
+#include "tests/support/fail_alloc.h"
 #include "tests/support/test.h"
 
 #include "retrieval/retrieval.h"
@@ -224,6 +225,26 @@ static void codebook_file_that_cannot_be_written_is_named(void **state)
     assert_non_null(strstr(err.text, path));
 }
 
+static void codebook_file_without_memory_leaves_nothing(void **state)
+{
+    struct fixture *f = *state;
+
+    for (long n = 0;; n++) {
+        struct fail_alloc fail = {.fail_at = n};
+        const struct qy_allocator mem = fail_alloc_make(&fail);
+        struct qy_codebook *got = NULL;
+        const enum qy_status st = qy_codebook_open(&mem, f->path, &got, NULL);
+
+        qy_codebook_close(st == QY_OK ? got : NULL);
+        assert_int_equal(fail.live, 0);
+        if (st == QY_OK) {
+            assert_true(n > 0);
+            break;
+        }
+        assert_int_equal(st, QY_ERR_NOMEM);
+    }
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -235,6 +256,7 @@ int main(void)
         CASE(codebook_file_foreign_or_later_is_named),
         CASE(codebook_file_unfinished_is_refused),
         CASE(codebook_file_that_cannot_be_written_is_named),
+        CASE(codebook_file_without_memory_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
