@@ -11,7 +11,11 @@
 #include "gpu/host/code_quad.h"
 #include "gpu/host/kernels.h"
 
-enum { TAB_WORDS = 16, TAB_WV = VEC_N == 16 ? 4 : 2, TAB_TILE = TAB_WV * VEC_N };
+enum {
+    TAB_WORDS = 16,
+    TAB_ROWS = VEC_N == 16 ? 4 : 2, /* rows of words at a time: registers hold their factors */
+    TAB_SPAN = 512                  /* words whose sums stay in the first cache */
+};
 
 /* to = q' scaled, then VEC_N zeros. */
 static void tab_take(const struct qy_quantizer *quantizer, const float *q, float scale, float *to)
@@ -103,79 +107,92 @@ static void table4(const struct qy_quantizer *quantizer, const float *q, float s
 
 /* ---- 8 and 16 bits ----------------------------------------------------------------------------- */
 
-/* nv vectors of words of nh heads: x [nh][d_stride]; words `ahead` further come next. */
-ALWAYS_INLINE void tab_words(const float *x, size_t d_stride, uint32_t dj, const float *decode,
-                             size_t ld, size_t ahead, const int nv, const int nh, float *to)
+/* sums [nh][TAB_SPAN] += x [nh][d_stride] . di rows of n words. */
+ALWAYS_INLINE void tab_rows(const float *x, size_t d_stride, const float *rows, size_t ld,
+                            const int di, const int nh, uint32_t n, float *sums)
 {
-    float out[QYI_CODE_HEADS][TAB_TILE];
-    vec s[QYI_CODE_HEADS][TAB_WV];
+    vec xs[QYI_CODE_HEADS][TAB_ROWS];
+    uint32_t w = 0;
 
     QYI_UNROLL
-    for (int h = 0; h < QYI_CODE_HEADS; h++) {
+    for (int h = 0; h < nh; h++) {
         QYI_UNROLL
-        for (int v = 0; v < nv; v++) {
-            s[h][v] = vec_set1(0.0F);
+        for (int i = 0; i < di; i++) {
+            xs[h][i] = vec_set1(x[(size_t)h * d_stride + (size_t)i]);
         }
     }
-    for (uint32_t i = 0; i < dj; i++) {
-        vec e[TAB_WV];
+    for (; w + VEC_N <= n; w += VEC_N) {
+        vec s[QYI_CODE_HEADS];
         QYI_UNROLL
-        for (int v = 0; v < nv; v++) {
-            e[v] = vec_load(decode + i * ld + v * VEC_N);
-            __builtin_prefetch(decode + i * ld + ahead + v * VEC_N);
+        for (int h = 0; h < nh; h++) {
+            s[h] = vec_load(sums + h * TAB_SPAN + w);
+        }
+        QYI_UNROLL
+        for (int i = 0; i < di; i++) {
+            const vec e = vec_load(rows + (size_t)i * ld + w);
+            QYI_UNROLL
+            for (int h = 0; h < nh; h++) {
+                s[h] = vec_fma(xs[h][i], e, s[h]);
+            }
         }
         QYI_UNROLL
         for (int h = 0; h < nh; h++) {
-            const vec xi = vec_set1(x[h * d_stride + i]);
-            QYI_UNROLL
-            for (int v = 0; v < nv; v++) {
-                s[h][v] = vec_fma(xi, e[v], s[h][v]);
+            vec_store(sums + h * TAB_SPAN + w, s[h]);
+        }
+    }
+    for (; w < n; w++) {
+        for (int h = 0; h < nh; h++) {
+            for (int i = 0; i < di; i++) {
+                sums[h * TAB_SPAN + (int)w] +=
+                    x[(size_t)h * d_stride + (size_t)i] * rows[(size_t)i * ld + w];
             }
         }
     }
-    QYI_UNROLL
-    for (int h = 0; h < QYI_CODE_HEADS; h++) {
-        QYI_UNROLL
-        for (int v = 0; v < nv; v++) {
-            vec_store(out[h] + v * VEC_N, s[h][v]);
-        }
+}
+
+/* Words w .. w + n - 1 (n <= TAB_SPAN) of sub-vector j. A few rows at a time are read from end to
+ * end: rows of thousands of words lie multiples of 4 KiB apart, and no cache holds many such. */
+ALWAYS_INLINE void tab_span(const struct qy_quantizer *quantizer, const float *x, uint32_t j,
+                            uint32_t w, uint32_t n, const int nh, float *to)
+{
+    _Alignas(64) float sums[QYI_CODE_HEADS * TAB_SPAN];
+    const uint32_t dj = quantizer->d / quantizer->m;
+    const size_t ld = quantizer->n_words;
+    const float *rows = quantizer->decode + (size_t)j * dj * ld + w;
+    uint32_t i = 0;
+
+    memset(sums, 0, sizeof(sums));
+    x += (size_t)j * dj;
+    for (; i + TAB_ROWS <= dj; i += TAB_ROWS) {
+        tab_rows(x + i, quantizer->d, rows + i * ld, ld, TAB_ROWS, nh, n, sums);
     }
-    for (int w = 0; w < nv * VEC_N; w += 4) {
+    for (; i < dj; i++) {
+        tab_rows(x + i, quantizer->d, rows + i * ld, ld, 1, nh, n, sums);
+    }
+    for (i = 0; i + 4 <= n; i += 4) {
         quad four[QYI_CODE_HEADS];
+        QYI_UNROLL
         for (int h = 0; h < QYI_CODE_HEADS; h++) {
-            memcpy(&four[h], out[h] + w, sizeof(four[h]));
+            memcpy(&four[h], sums + h * TAB_SPAN + i, sizeof(four[h]));
         }
         quad_turn(four);
-        memcpy(to + w * QYI_CODE_HEADS, four, sizeof(four));
+        memcpy(to + (size_t)i * QYI_CODE_HEADS, four, sizeof(four));
+    }
+    for (; i < n; i++) {
+        for (uint32_t h = 0; h < QYI_CODE_HEADS; h++) {
+            to[(size_t)i * QYI_CODE_HEADS + h] = sums[h * TAB_SPAN + i];
+        }
     }
 }
 
 ALWAYS_INLINE void tab_range(const struct qy_quantizer *quantizer, const float *x, uint32_t j,
                              uint32_t begin, uint32_t end, const int nh, float *tables)
 {
-    const uint32_t dj = quantizer->d / quantizer->m;
-    const size_t ld = quantizer->n_words;
-    const float *decode = quantizer->decode + (size_t)j * dj * ld;
     float *to = tables + (size_t)j * qyi_code_table_words(quantizer) * QYI_CODE_HEADS;
-    uint32_t w = begin;
 
-    for (; w + TAB_TILE <= end; w += TAB_TILE) {
-        const size_t ahead = w + 2 * TAB_TILE <= quantizer->n_words ? TAB_TILE : 0;
-        tab_words(x + j * dj, quantizer->d, dj, decode + w, ld, ahead, TAB_WV, nh,
-                  to + (size_t)w * QYI_CODE_HEADS);
-    }
-    for (; w + VEC_N <= end; w += VEC_N) {
-        tab_words(x + j * dj, quantizer->d, dj, decode + w, ld, 0, 1, nh,
-                  to + (size_t)w * QYI_CODE_HEADS);
-    }
-    for (; w < end; w++) {
-        for (int h = 0; h < QYI_CODE_HEADS; h++) {
-            float s = 0.0F;
-            for (uint32_t i = 0; i < dj && h < nh; i++) {
-                s += x[(size_t)h * quantizer->d + j * dj + i] * decode[i * ld + w];
-            }
-            to[(size_t)w * QYI_CODE_HEADS + h] = s;
-        }
+    for (uint32_t w = begin; w < end; w += TAB_SPAN) {
+        tab_span(quantizer, x, j, w, end - w < TAB_SPAN ? end - w : TAB_SPAN, nh,
+                 to + (size_t)w * QYI_CODE_HEADS);
     }
 }
 

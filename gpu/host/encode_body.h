@@ -198,7 +198,7 @@ ALWAYS_INLINE void enc_tile(const float *x, uint32_t dj, const float *encode, si
         for (int v = 0; v < ENC_WV; v++) {
             e[v] = vec_load(encode + i * ld + v * VEC_N);
             if (nk == 1) { /* more keys are worth a packed copy */
-                __builtin_prefetch(encode + i * ld + ahead + v * VEC_N);
+                __builtin_prefetch(encode + i * ld + ahead + v * VEC_N, 0, 2);
             }
         }
         QYI_UNROLL
@@ -234,7 +234,11 @@ static void enc_pack(const struct qy_quantizer *quantizer, const float *encode, 
     const uint32_t left = quantizer->n_words - w;
     const uint32_t n = left < ENC_TILE ? left : ENC_TILE;
 
-    for (uint32_t i = 0; i < dj; i++) {
+    for (uint32_t i = 0; i < dj && n == ENC_TILE; i++) {
+        memcpy(pack + (size_t)i * ENC_TILE, encode + (size_t)i * quantizer->n_words + w,
+               ENC_TILE * sizeof(*pack));
+    }
+    for (uint32_t i = 0; i < dj && n < ENC_TILE; i++) {
         for (uint32_t c = 0; c < ENC_TILE; c++) {
             pack[i * ENC_TILE + c] = c < n ? encode[(size_t)i * quantizer->n_words + w + c] : 0.0F;
         }
