@@ -40,6 +40,8 @@ QY_MUST enum qy_status qyi_bench_selection(struct qy_device *solo, double ceilin
 
 /* Each benchmark prints its own result. */
 QY_MUST enum qy_status qyi_bench_decode(struct qyi_app *app, struct qy_error *err);
+/* bench decode --shape: layers without a model. Its options are checked. */
+QY_MUST enum qy_status qyi_bench_shape(struct qyi_app *app, struct qy_error *err);
 QY_MUST enum qy_status qyi_bench_kernels(struct qyi_app *app, struct qy_error *err);
 
 #endif

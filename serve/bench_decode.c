@@ -192,6 +192,9 @@ enum qy_status qyi_bench_decode(struct qyi_app *app, struct qy_error *err)
             "bench decode: --batch 1 to 1024, --context 1 to 67108864 and --steps 1 to "
             "100000 are accepted");
     }
+    if (args->shape != NULL) {
+        return qyi_bench_shape(app, err);
+    }
     struct decode d = {0};
     enum qy_status st = qyi_engine_open_file(app, &d.engine, err);
     if (st != QY_OK) {

@@ -49,6 +49,13 @@ static const struct qyi_option options[] = {
     {NULL, "--context", "N", NULL, AT(context), QYI_BENCH,
      "tokens of each sequence (default 2048)"},
     {NULL, "--steps", "N", NULL, AT(steps), QYI_BENCH, "steps to time (default 16)"},
+    {NULL, "--shape", "NAME", NULL, AT(shape), QYI_BENCH,
+     "bench decode: attention of random layers without a model: llama3-8b, llama3-70b, "
+     "smollm2-135m"},
+    {NULL, "--layers", "N", NULL, AT(layers), QYI_BENCH, "of --shape: layers (default 1)"},
+    {NULL, "--heads", "N", NULL, AT(heads), QYI_BENCH, "of --shape: query heads"},
+    {NULL, "--kv-heads", "N", NULL, AT(kv_heads), QYI_BENCH, "of --shape: KV heads"},
+    {NULL, "--head-dim", "N", NULL, AT(head_dim), QYI_BENCH, "of --shape: elements of a head"},
     {NULL, "--policy", "NAME", "retrieval.policy", 0, QYI_ENGINE | QYI_CALIBRATE,
      "which tokens a step attends to; --policy help lists them"},
     {NULL, "--budget", "B", "retrieval.budget", 0, QYI_ENGINE,

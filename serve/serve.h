@@ -33,6 +33,8 @@ struct qyi_args {
     const char *topic; /* the word after eval, bench or help, or NULL */
     const char *file, *prompt, *system, *config, *trace, *dump;
     const char *policies, *budgets, *task; /* of eval */
+    const char *shape;                     /* of bench decode */
+    uint64_t heads, kv_heads, head_dim, layers;
     const char *output, *quality, *metric; /* of calibrate */
     const char *texts[QYI_MAX_TEXTS];
     size_t n_texts;

@@ -270,6 +270,16 @@ class Others(Case):
             self.assertIn(key, out)
         self.assertGreater(out["tokens_per_s"], 0)
 
+    def test_bench_decode_of_a_shape_needs_no_model(self):
+        base = ("bench", "decode", "--shape", "smollm2-135m", "--context", "600", "--steps", "3")
+        out = self.json(*base, "--policy", "exact", "--budget", "32", "--batch", "2", "--layers", "2")
+        self.assertEqual((out["layers"], out["kv_heads"], out["batch"]), (2, 3, 2))
+        self.assertGreater(out["ratio"], 0)
+        self.assertLess(out["attended"], 0.3)
+        self.assertEqual(set(out["stages_ms"]), set(out["dense_stages_ms"]))
+        self.refused(2, r"'--shape': 'x' refused", "bench", "decode", "--shape", "x")
+        self.refused(2, r"refused; the KV heads divide", *base, "--kv-heads", "2")
+
     def test_doctor_help_version(self):
         out = self.json("doctor")
         for key in ("cpu", "kernels", "libraries", "device", "ranks", "links", "warnings"):

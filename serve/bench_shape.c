@@ -1,0 +1,417 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * quarry bench decode --shape: attention of layers of a model's shape, without the model. Rows are
+ * random, and so is the policy's codebook: its speed depends on neither. Each round times a dense
+ * step and a step by the policy, one after the other, over the same sequences and threads.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "serve/bench.h"
+
+enum { ROUNDS_BEFORE = 2, ROPE_BASE = 500000 };
+
+static const struct named_shape {
+    const char *name;
+    struct qy_kv_shape shape; /* of one layer */
+} shapes[] = {
+    {"llama3-8b", {1, 32, 8, 128}},
+    {"llama3-70b", {1, 64, 8, 128}},
+    {"smollm2-135m", {1, 9, 3, 64}},
+};
+
+/* One of the two modes of attention. */
+struct side {
+    uint64_t *samples; /* [steps] ns of a step */
+    uint64_t stage_ns[QY_STAGE_COUNT];
+};
+
+struct bench {
+    struct qyi_app *app;
+    struct qy_kv_shape shape;
+    const struct qy_policy_ops *policy;
+    struct qy_retrieval_settings settings;
+    struct qy_budget budget;
+    struct qy_device *dev;
+    struct qy_codebook *codebook;
+    struct qy_cache *cache;
+    struct qy_sequence **seqs;
+    struct qy_step_slice *slices;
+    float *inv_freq, *fresh, *qkv, *out; /* fresh: random, copied to qkv for each layer */
+    struct side dense, sparse;
+    uint64_t n; /* rounds timed */
+    uint64_t random;
+};
+
+/* About normal, variance 1, as the random rows of a sequence are. */
+static float near_normal(uint64_t *state)
+{
+    float sum = -6.0F;
+    for (int i = 0; i < 12; i++) {
+        *state = *state * 6364136223846793005u + 1442695040888963407u; /* Knuth, MMIX */
+        sum += (float)(*state >> 40) * 0x1p-24F;
+    }
+    return sum;
+}
+
+static enum qy_status choose_shape(struct bench *b, struct qy_error *err)
+{
+    const struct qyi_args *args = b->app->args;
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        if (strcmp(shapes[i].name, args->shape) == 0) {
+            b->shape = shapes[i].shape;
+        }
+    }
+    if (b->shape.head_dim == 0) {
+        return qy_error_set(err, QY_ERR_CONFIG,
+                            "option '--shape': '%s' refused; llama3-8b, llama3-70b, smollm2-135m "
+                            "are accepted, changed by --heads, --kv-heads, --head-dim, --layers",
+                            args->shape);
+    }
+    const uint64_t given[] = {args->layers, args->heads, args->kv_heads, args->head_dim};
+    uint32_t *const member[] = {&b->shape.n_layers, &b->shape.n_heads, &b->shape.n_kv_heads,
+                                &b->shape.head_dim};
+    for (int i = 0; i < 4; i++) {
+        *member[i] = given[i] > 0 ? (uint32_t)given[i] : *member[i];
+    }
+    if (b->shape.n_layers > 1024 || b->shape.n_heads > 1024 || b->shape.head_dim > 1024 ||
+        b->shape.n_kv_heads > b->shape.n_heads || b->shape.n_heads % b->shape.n_kv_heads != 0 ||
+        b->shape.head_dim % 2 != 0) {
+        return qy_error_set(err, QY_ERR_CONFIG,
+                            "bench decode: %u heads, %u KV heads, head dimension %u, %u layers "
+                            "refused; the KV heads divide the heads, the head dimension is even, "
+                            "each at most 1024",
+                            b->shape.n_heads, b->shape.n_kv_heads, b->shape.head_dim,
+                            b->shape.n_layers);
+    }
+    return QY_OK;
+}
+
+/* A codebook whose words are drawn as the rows are. */
+static enum qy_status make_codebook(struct bench *b, struct qy_error *err)
+{
+    const uint32_t d = b->shape.head_dim;
+    const enum qy_codebook_kind kind =
+        b->policy->codebook != NULL ? b->policy->codebook(&b->settings) : QY_CODEBOOK_NONE;
+    if (kind == QY_CODEBOOK_NONE) {
+        return QY_OK;
+    }
+    const int vq = kind == QY_CODEBOOK_VQ;
+    const struct qy_codebook_info info = {.kind = kind,
+                                          .model_name = "random",
+                                          .n_layers = b->shape.n_layers,
+                                          .n_kv_heads = b->shape.n_kv_heads,
+                                          .head_dim = d,
+                                          .m = vq || d % 4 != 0 ? 1 : d / 4,
+                                          .bits = vq ? 16 : 4,
+                                          .n_words = vq ? 4096 : 16,
+                                          .metric = "random"};
+    const size_t n = (size_t)info.n_words * d;
+    float *words = malloc(n * sizeof *words), *scale = malloc(d * sizeof *scale);
+    uint16_t *order = malloc(d * sizeof *order);
+    enum qy_status st = QY_OK;
+    if (words == NULL || scale == NULL || order == NULL) {
+        st = qy_error_set(err, QY_ERR_NOMEM, "bench decode: out of memory");
+    }
+    for (uint32_t i = 0; st == QY_OK && i < d; i++) {
+        scale[i] = 1;
+        order[i] = (uint16_t)i;
+    }
+    if (st == QY_OK) {
+        st = qy_codebook_new(&b->app->rt.mem, &info, &b->codebook, err);
+    }
+    for (uint32_t slab = 0; st == QY_OK && slab < info.n_layers * info.n_kv_heads; slab++) {
+        for (size_t i = 0; i < n; i++) {
+            words[i] = near_normal(&b->random);
+        }
+        const struct qy_codebook_words set = {
+            .words = words, .order = vq ? NULL : order, .scale = vq ? NULL : scale};
+        st =
+            qy_codebook_set(b->codebook, slab / info.n_kv_heads, slab % info.n_kv_heads, &set, err);
+    }
+    free(words);
+    free(scale);
+    free(order);
+    return st;
+}
+
+static size_t row_elements(const struct bench *b)
+{
+    return (size_t)(b->shape.n_heads + 2 * b->shape.n_kv_heads) * b->shape.head_dim;
+}
+
+static enum qy_status open_cache(struct bench *b, struct qy_error *err)
+{
+    const struct qyi_args *args = b->app->args;
+    const uint32_t batch = (uint32_t)args->batch, d = b->shape.head_dim;
+    const struct qy_device_params device = {.spec = b->app->program.device,
+                                            .deterministic = b->app->program.deterministic,
+                                            .max_m = batch};
+    for (uint32_t i = 0; i < d / 2; i++) {
+        b->inv_freq[i] = (float)pow(ROPE_BASE, -2.0 * i / d);
+    }
+    enum qy_status st = qy_device_open(&b->app->rt, &device, &b->dev, err);
+    const struct qy_cache_params params = {
+        .rt = &b->app->rt,
+        .dev = b->dev,
+        .shape = b->shape,
+        .rope = {.pairs = QY_ROPE_ADJACENT, .dim = d, .inv_freq = b->inv_freq},
+        .settings = b->app->cache,
+        .policy = b->policy,
+        .policy_argument = qy_policy_argument(b->app->retrieval.policy),
+        .codebook = b->codebook,
+        .retrieval = &b->settings,
+        .budget = b->budget,
+        .max_sequences = batch,
+        .max_tokens = (uint32_t)(args->context + 2 * (args->steps + ROUNDS_BEFORE)),
+        .max_step_tokens = batch};
+    return st == QY_OK ? qy_cache_open(&params, &b->cache, err) : st;
+}
+
+static enum qy_status fill(struct bench *b, struct qy_error *err)
+{
+    const struct qyi_args *args = b->app->args;
+    static const int32_t id = 1;
+    enum qy_status st = QY_OK;
+    for (uint64_t i = 0; st == QY_OK && i < args->batch; i++) {
+        st = qy_sequence_open(b->cache, &b->seqs[i], err);
+        if (st == QY_OK &&
+            qy_sequence_fill_random(b->seqs[i], (uint32_t)args->context, i + 1) != QY_OK) {
+            st = qy_error_set(err, QY_ERR_NOMEM, "cache: no room for --context and --batch");
+        }
+        b->slices[i] = (struct qy_step_slice){.seq = b->seqs[i], .n_tokens = 1, .ids = &id};
+    }
+    for (size_t i = 0; i < args->batch * row_elements(b); i++) {
+        b->fresh[i] = near_normal(&b->random);
+    }
+    return st;
+}
+
+/* One step of all sequences; a warm-up when `samples` is NULL. */
+static enum qy_status step(struct bench *b, enum qy_attend_mode mode, struct side *side,
+                           uint64_t *sample, struct qy_error *err)
+{
+    const uint32_t batch = (uint32_t)b->app->args->batch;
+    const size_t stride = row_elements(b), d = b->shape.head_dim;
+    struct qy_cache_stats before, after;
+    qy_cache_stats(b->cache, &before);
+    for (uint32_t i = 0; i < batch; i++) {
+        b->slices[i].mode = mode;
+    }
+    uint64_t ns = qy_clock_ns();
+    enum qy_status st = qy_step_begin(b->cache, b->slices, batch, err);
+    uint64_t copied = 0; /* what a model would have computed instead */
+    for (uint32_t l = 0; st == QY_OK && l < b->shape.n_layers; l++) {
+        const uint64_t begin = qy_clock_ns();
+        memcpy(b->qkv, b->fresh, batch * stride * sizeof *b->qkv);
+        copied += qy_clock_ns() - begin;
+        const struct qy_qkv qkv = {.q = b->qkv,
+                                   .k = b->qkv + b->shape.n_heads * d,
+                                   .v = b->qkv + (b->shape.n_heads + b->shape.n_kv_heads) * d,
+                                   .stride = stride,
+                                   .out = b->out};
+        st = qy_step_attend(b->cache, l, &qkv);
+    }
+    if (st == QY_OK) {
+        st = qy_step_end(b->cache);
+    }
+    if (st != QY_OK) {
+        qy_step_abort(b->cache);
+        return err->text[0] != '\0' ? st : qy_error_set(err, st, "bench decode: a step failed");
+    }
+    ns = qy_clock_ns() - ns - copied;
+    qy_cache_stats(b->cache, &after);
+    if (sample != NULL) {
+        for (int i = 0; i < QY_STAGE_COUNT; i++) {
+            side->stage_ns[i] += after.stage_ns[i] - before.stage_ns[i];
+        }
+        /* dense alone would have no index to write */
+        const uint64_t index = after.stage_ns[QY_STAGE_ENCODE] - before.stage_ns[QY_STAGE_ENCODE];
+        *sample = ns - (mode == QY_ATTEND_DENSE ? index : 0);
+    }
+    return QY_OK;
+}
+
+static enum qy_status time_rounds(struct bench *b, struct qy_error *err)
+{
+    enum qy_status st = QY_OK;
+    for (int i = 0; st == QY_OK && i < ROUNDS_BEFORE; i++) {
+        st = step(b, QY_ATTEND_DENSE, &b->dense, NULL, err);
+        if (st == QY_OK) {
+            st = step(b, QY_ATTEND_POLICY, &b->sparse, NULL, err);
+        }
+    }
+    qy_cache_stats_reset(b->cache);
+    for (uint64_t i = 0; st == QY_OK && i < b->app->args->steps && !qyi_interrupted(); i++) {
+        st = step(b, QY_ATTEND_DENSE, &b->dense, &b->dense.samples[i], err);
+        if (st == QY_OK) {
+            st = step(b, QY_ATTEND_POLICY, &b->sparse, &b->sparse.samples[i], err);
+            b->n += st == QY_OK;
+        }
+    }
+    return st;
+}
+
+static void add_stages(const struct bench *b, cJSON *object, const char *name,
+                       const struct side *side)
+{
+    cJSON *stages = cJSON_AddObjectToObject(object, name);
+    for (int i = 0; i < QY_STAGE_COUNT; i++) {
+        cJSON_AddNumberToObject(stages, qy_stage_name((enum qy_stage)i),
+                                (double)side->stage_ns[i] * 1e-6 / (double)b->n);
+    }
+}
+
+static void print_json(const struct bench *b, const struct qy_cache_stats *stats, double dense_ms,
+                       double step_ms, double ceiling)
+{
+    const struct qyi_args *args = b->app->args;
+    cJSON *object = cJSON_CreateObject();
+    cJSON_AddStringToObject(object, "shape", args->shape);
+    cJSON_AddNumberToObject(object, "layers", b->shape.n_layers);
+    cJSON_AddNumberToObject(object, "heads", b->shape.n_heads);
+    cJSON_AddNumberToObject(object, "kv_heads", b->shape.n_kv_heads);
+    cJSON_AddNumberToObject(object, "head_dim", b->shape.head_dim);
+    cJSON_AddNumberToObject(object, "batch", (double)args->batch);
+    cJSON_AddNumberToObject(object, "context", (double)args->context);
+    cJSON_AddStringToObject(object, "policy", b->app->retrieval.policy);
+    cJSON_AddStringToObject(object, "kernels", qy_device_caps(b->dev)->kernels);
+    cJSON_AddNumberToObject(object, "tokens_per_s", (double)args->batch / step_ms * 1e3);
+    cJSON_AddNumberToObject(object, "step_ms", step_ms);
+    cJSON_AddNumberToObject(object, "dense_step_ms", dense_ms);
+    cJSON_AddNumberToObject(object, "ratio", dense_ms / step_ms);
+    add_stages(b, object, "stages_ms", &b->sparse);
+    add_stages(b, object, "dense_stages_ms", &b->dense);
+    cJSON *bytes = cJSON_AddObjectToObject(object, "bytes"); /* a unified device moves none */
+    static const char *const tiers[] = {"h2d", "d2h", "net", "disk"};
+    for (int i = 0; i < 4; i++) {
+        cJSON_AddNumberToObject(bytes, tiers[i], 0);
+    }
+    cJSON_AddNullToObject(object, "hit_rate");
+    cJSON_AddNullToObject(object, "overlap");
+    cJSON_AddNumberToObject(object, "attended", qyi_attended(stats));
+    cJSON_AddNumberToObject(object, "attended_sparse", qyi_attended_sparse(stats));
+    cJSON_AddNumberToObject(object, "read_bytes", (double)stats->read_bytes);
+    cJSON_AddNumberToObject(object, "index_read_bytes", (double)stats->index_read_bytes);
+    cJSON_AddNumberToObject(object, "dense_read_bytes", (double)stats->dense_read_bytes);
+    cJSON_AddNumberToObject(object, "kv_bytes", (double)stats->host_bytes);
+    cJSON_AddNumberToObject(object, "index_bytes", (double)stats->index_bytes);
+    cJSON_AddNumberToObject(object, "ceiling_gbps", ceiling);
+    qyi_print_json(object);
+}
+
+static void print_side(const struct bench *b, const char *name, double ms, const struct side *side)
+{
+    printf("  %-10s %9.1f tokens/s, median step %.3f ms:", name,
+           (double)b->app->args->batch / ms * 1e3, ms);
+    for (int i = 0; i < QY_STAGE_COUNT; i++) {
+        printf(" %s %.3f", qy_stage_name((enum qy_stage)i),
+               (double)side->stage_ns[i] * 1e-6 / (double)b->n);
+    }
+    putchar('\n');
+}
+
+static void print_text(const struct bench *b, const struct qy_cache_stats *stats, double dense_ms,
+                       double step_ms, double ceiling)
+{
+    const struct qyi_args *args = b->app->args;
+    char kv[32], index[32];
+    printf(
+        "%u x (%u heads, %u KV heads, d = %u), batch %llu, context %llu; attention alone, random "
+        "rows\n",
+        b->shape.n_layers, b->shape.n_heads, b->shape.n_kv_heads, b->shape.head_dim,
+        (unsigned long long)args->batch, (unsigned long long)args->context);
+    print_side(b, "dense", dense_ms, &b->dense);
+    print_side(b, b->app->retrieval.policy, step_ms, &b->sparse);
+    printf(
+        "  %.2f times dense, %.2f %% of the rows attended; KV %s, index %s; memcpy reads %.1f "
+        "GB/s\n",
+        dense_ms / step_ms, 100.0 * qyi_attended(stats),
+        qy_format_size(stats->host_bytes, kv, sizeof kv),
+        qy_format_size(stats->index_bytes, index, sizeof index), ceiling);
+}
+
+static enum qy_status run(struct bench *b, struct qy_error *err)
+{
+    struct qy_cache_stats stats;
+    enum qy_status st = make_codebook(b, err);
+    if (st == QY_OK) {
+        st = open_cache(b, err);
+    }
+    if (st == QY_OK) {
+        st = fill(b, err);
+    }
+    if (st == QY_OK) {
+        st = time_rounds(b, err);
+    }
+    if (st == QY_OK && b->n > 0) {
+        const double dense_ms = (double)qyi_bench_median(b->dense.samples, b->n) * 1e-6;
+        const double step_ms = (double)qyi_bench_median(b->sparse.samples, b->n) * 1e-6;
+        const double ceiling = qyi_bench_memcpy_gbps(b->app->rt.team);
+        qy_cache_stats(b->cache, &stats);
+        (b->app->args->json ? print_json : print_text)(b, &stats, dense_ms, step_ms, ceiling);
+    }
+    return st;
+}
+
+/* The policy, its budget, and settings under which one layer alone is measured. */
+static enum qy_status choose_policy(struct bench *b, struct qy_error *err)
+{
+    enum qy_status st = qy_policy_choose(b->app->retrieval.policy, &b->policy, err);
+    if (st != QY_OK) {
+        return st;
+    }
+    b->settings = b->app->retrieval;
+    if (b->settings.dense_layers < 0) {
+        b->settings.dense_layers = 0;
+    }
+    if (b->settings.min_tokens < 0) {
+        b->settings.min_tokens = 0;
+    }
+    const char *text = b->settings.budget;
+    if (strcmp(text, "auto") == 0) {
+        text = b->policy->budget != NULL ? b->policy->budget(&b->settings) : "0.05";
+    }
+    return qy_budget_parse(text, &b->budget, err);
+}
+
+enum qy_status qyi_bench_shape(struct qyi_app *app, struct qy_error *err)
+{
+    const struct qyi_args *args = app->args;
+    struct bench b = {.app = app, .random = (uint64_t)app->program.seed + 1};
+    enum qy_status st = choose_shape(&b, err);
+    if (st == QY_OK) {
+        st = choose_policy(&b, err);
+    }
+    if (st != QY_OK) {
+        return st;
+    }
+    const size_t elements = args->batch * row_elements(&b);
+    b.seqs = calloc(args->batch, sizeof(struct qy_sequence *));
+    b.slices = calloc(args->batch, sizeof *b.slices);
+    b.inv_freq = calloc(b.shape.head_dim, sizeof *b.inv_freq);
+    b.fresh = calloc(elements, sizeof *b.fresh);
+    b.qkv = calloc(elements, sizeof *b.qkv);
+    b.out = calloc(elements, sizeof *b.out);
+    b.dense.samples = calloc(args->steps, sizeof(uint64_t));
+    b.sparse.samples = calloc(args->steps, sizeof(uint64_t));
+    if (b.seqs == NULL || b.slices == NULL || b.inv_freq == NULL || b.fresh == NULL ||
+        b.qkv == NULL || b.out == NULL || b.dense.samples == NULL || b.sparse.samples == NULL) {
+        st = qy_error_set(err, QY_ERR_NOMEM, "bench decode: out of memory");
+    } else {
+        st = run(&b, err);
+    }
+    for (uint64_t i = 0; b.seqs != NULL && i < args->batch; i++) {
+        qy_sequence_close(b.seqs[i]);
+    }
+    qy_cache_close(b.cache);
+    qy_codebook_close(b.codebook);
+    qy_device_close(b.dev);
+    void *const all[] = {b.seqs, b.slices, b.inv_freq,      b.fresh,
+                         b.qkv,  b.out,    b.dense.samples, b.sparse.samples};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        free(all[i]);
+    }
+    return st;
+}
