@@ -143,12 +143,30 @@ static void enc4_block(const struct qy_quantizer *quantizer, const float *k, siz
     }
 }
 
+/* Codes of one key x', QYI_CODE_KEYS bytes apart. */
+ALWAYS_INLINE void enc4_key(const struct qy_quantizer *quantizer, const float *x, const uint32_t dj,
+                            uint8_t *codes)
+{
+    const float *encode = quantizer->encode;
+    const float *bias = quantizer->bias;
+
+    for (uint32_t left = quantizer->m; left > 0; left--) {
+        *codes = enc4_one(x, dj, encode, bias);
+        codes += QYI_CODE_KEYS;
+        x += dj;
+        encode += (size_t)dj * ENC_WORDS;
+        bias += ENC_WORDS;
+    }
+}
+
 /* As qyi_code_kernels.encode4. */
 static void encode4(const struct qy_quantizer *quantizer, const float *k, size_t stride, uint32_t n,
                     uint8_t *codes)
 {
     float x[QYI_CODE_MAX_D];
-    const uint32_t dj = quantizer->d / quantizer->m;
+    const uint16_t *order = quantizer->order;
+    const uint32_t d = quantizer->d;
+    const uint32_t dj = d / quantizer->m;
 
     if (n >= ENC_FEW) {
         enc4_block(quantizer, k, stride, n, codes);
@@ -156,14 +174,13 @@ static void encode4(const struct qy_quantizer *quantizer, const float *k, size_t
     }
     for (uint32_t t = 0; t < n; t++) {
         const float *key = k + t * stride;
-        for (uint32_t i = 0; i < quantizer->d; i++) {
-            x[i] = key[quantizer->order != NULL ? quantizer->order[i] : i];
+        for (uint32_t i = 0; i < d; i++) {
+            x[i] = key[order != NULL ? order[i] : i];
         }
-        for (uint32_t j = 0; j < quantizer->m; j++) {
-            const float *encode = quantizer->encode + (size_t)j * dj * ENC_WORDS;
-            const float *bias = quantizer->bias + (size_t)j * ENC_WORDS;
-            codes[j * QYI_CODE_KEYS + t] = dj == 4 ? enc4_one(x + (size_t)j * 4, 4, encode, bias)
-                                                   : enc4_one(x + (size_t)j * dj, dj, encode, bias);
+        if (dj == 4) {
+            enc4_key(quantizer, x, 4, codes + t);
+        } else {
+            enc4_key(quantizer, x, dj, codes + t);
         }
     }
 }
