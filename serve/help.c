@@ -29,11 +29,37 @@ void qyi_print_policies(FILE *out)
     }
 }
 
+/* What the words after a command mean, where its one line does not tell. */
+static const struct {
+    enum qyi_command command;
+    const char *topic, *help;
+} topics[] = {
+    {QYI_EVAL, "ppl",
+     "perplexity, KL, same first choice on --count tokens after --ctx of the text"},
+    {QYI_EVAL, "recall", "what selections find of the best tokens and of the mass, by layer"},
+    {QYI_EVAL, "needle", "facts in the text, and random keys, asked one by one"},
+    {QYI_EVAL, "aggregate", "common words, frequent words, chains of variables (after RULER)"},
+    {QYI_EVAL, "turns", "a conversation that asks for what was read and for what was said"},
+};
+enum { N_TOPICS = sizeof topics / sizeof topics[0] };
+
+static void print_topics(FILE *out, enum qyi_command command)
+{
+    for (size_t i = 0, n = 0; i < N_TOPICS; i++) {
+        if (topics[i].command == command) {
+            fprintf(out, "%s  %-10s %s\n", n++ == 0 ? "\nkinds\n" : "", topics[i].topic,
+                    topics[i].help);
+        }
+    }
+}
+
 void qyi_print_help(FILE *out, enum qyi_command command)
 {
     if (command != 0) {
         const struct qyi_command_info *info = qyi_command_info(command);
-        fprintf(out, "quarry %s %s\n  %s\n\noptions\n", info->name, info->synopsis, info->help);
+        fprintf(out, "quarry %s %s\n  %s\n", info->name, info->synopsis, info->help);
+        print_topics(out, command);
+        fprintf(out, "\noptions\n");
         print_options(out, (unsigned)command);
         if ((command & QYI_ENGINE) != 0) {
             fprintf(out, "\npolicies\n");
@@ -80,6 +106,13 @@ static void print_man(void)
         printf("\n.br\n");
         roff(info->help);
         printf("\n");
+        for (size_t t = 0; t < N_TOPICS; t++) {
+            if (topics[t].command == info->command) {
+                printf(".br\n%s: ", topics[t].topic);
+                roff(topics[t].help);
+                printf("\n");
+            }
+        }
     }
     printf(".SH OPTIONS\n");
     for (size_t i = 0; qyi_option_at(i) != NULL; i++) {
