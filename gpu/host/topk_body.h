@@ -278,7 +278,7 @@ static uint32_t places_not_below(const float *scores, uint32_t n, float least, u
     return count;
 }
 
-/* As qyi_topk_kernels.topk. */
+/* As qyi_topk_kernels.topk. chosen: without candidate_mass nothing but the candidates has mass. */
 static void topk_item(const struct qy_topk_item *item, uint32_t *scratch)
 {
     const double resident =
