@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * See lloyd.h. An update is two runs over the team: the device assigns the points of all sets, then
- * each thread takes sets and moves their words to the means.
+ * See lloyd.h. Each thread begins the words of some sets. An update is two runs over the team: the
+ * device assigns the points of all sets, then each thread takes sets and moves their words to the
+ * means.
  */
 #include "retrieval/lloyd.h"
 
@@ -47,16 +48,84 @@ static void put_word(const struct qyi_lloyd *set, uint32_t j, uint32_t w, const 
     set->bias[(size_t)j * q->n_words + w] = set->spherical ? 0.0F : 0.5F * norm;
 }
 
-static void begin_words(const struct qyi_lloyd *set)
+static void begin_spaced(const struct qyi_lloyd *set)
 {
     const struct qy_quantizer *q = set->quantizer;
-    const uint32_t part = part_of(q);
 
     for (uint32_t w = 0; w < q->n_words; w++) {
         const uint32_t point = (uint32_t)((uint64_t)w * set->n / q->n_words);
 
         for (uint32_t j = 0; j < q->m; j++) {
-            put_word(set, j, w, set->x + (size_t)point * q->d + (size_t)j * part);
+            put_word(set, j, w, set->x + (size_t)point * q->d + (size_t)j * part_of(q));
+        }
+    }
+}
+
+/* A number in 0 .. 1, from a fixed sequence. */
+static double draw(uint64_t *state)
+{
+    *state = *state * 6364136223846793005U + 1442695040888963407U;
+    return (double)(*state >> 11) * 0x1p-53;
+}
+
+/* near [n] squared distance to the nearest word so far: lowered by the word at v. Returns the sum. */
+static double lower_distances(const struct qyi_lloyd *set, uint32_t j, const float *v, float *near)
+{
+    const uint32_t part = part_of(set->quantizer);
+    double sum = 0.0;
+
+    for (uint32_t t = 0; t < set->n; t++) {
+        const float *x = set->x + (size_t)t * set->quantizer->d + (size_t)j * part;
+        float distance = 0.0F;
+
+        for (uint32_t i = 0; i < part; i++) {
+            distance += (x[i] - v[i]) * (x[i] - v[i]);
+        }
+        near[t] = distance < near[t] ? distance : near[t];
+        sum += (double)near[t];
+    }
+    return sum;
+}
+
+/* Each word is a point, drawn by its squared distance to the words before it. */
+static void begin_drawn(const struct qyi_lloyd *set, uint32_t j, float *near)
+{
+    const struct qy_quantizer *q = set->quantizer;
+    const uint32_t part = part_of(q);
+    uint64_t state = j + 1;
+    uint32_t point = (uint32_t)(draw(&state) * set->n);
+
+    for (uint32_t t = 0; t < set->n; t++) {
+        near[t] = INFINITY;
+    }
+    for (uint32_t w = 0; w < q->n_words; w++) {
+        const float *v = set->x + (size_t)point * q->d + (size_t)j * part;
+        double left;
+
+        put_word(set, j, w, v);
+        left = draw(&state) * lower_distances(set, j, v, near);
+        for (point = 0; point + 1 < set->n && left >= (double)near[point]; point++) {
+            left -= (double)near[point];
+        }
+    }
+}
+
+static void begin_run(void *arg, uint32_t thread, uint32_t n_threads)
+{
+    const struct update *u = arg;
+    float *near = (float *)(void *)(u->scratch + thread * u->scratch_bytes);
+    size_t begin;
+    size_t end;
+
+    qy_team_range(u->n_sets, thread, n_threads, &begin, &end);
+    for (size_t i = begin; i < end; i++) {
+        const struct qyi_lloyd *set = &u->sets[i];
+
+        if (set->n > 0 && set->spherical) {
+            begin_spaced(set);
+        }
+        for (uint32_t j = 0; set->n > 0 && !set->spherical && j < set->quantizer->m; j++) {
+            begin_drawn(set, j, near);
         }
     }
 }
@@ -167,6 +236,7 @@ enum qy_status qyi_lloyd_run(const struct qy_runtime *rt, struct qy_device *dev,
 {
     struct update u = {.sets = sets, .n_sets = n_sets};
     size_t counts = 0;
+    size_t n = 0;
 
     for (uint32_t i = 0; i < n_sets; i++) {
         const struct qy_quantizer *q = sets[i].quantizer;
@@ -174,12 +244,13 @@ enum qy_status qyi_lloyd_run(const struct qy_runtime *rt, struct qy_device *dev,
 
         u.count_at = sum > u.count_at ? sum : u.count_at;
         counts = q->n_words > counts ? q->n_words : counts;
-        if (sets[i].n > 0) {
-            begin_words(&sets[i]);
-        }
+        n = sets[i].n > n ? sets[i].n : n;
     }
     u.count_at = (u.count_at + ALIGN - 1) / ALIGN * ALIGN;
-    u.scratch_bytes = (u.count_at + counts * sizeof(uint32_t) + ALIGN - 1) / ALIGN * ALIGN;
+    /* sums and counts, or before them the distances of the points */
+    u.scratch_bytes = u.count_at + counts * sizeof(uint32_t);
+    u.scratch_bytes = u.scratch_bytes > n * sizeof(float) ? u.scratch_bytes : n * sizeof(float);
+    u.scratch_bytes = (u.scratch_bytes + ALIGN - 1) / ALIGN * ALIGN;
     const size_t all = qy_team_size(rt->team) * u.scratch_bytes;
 
     u.scratch = qy_alloc_zero(&rt->mem, all + n_sets * sizeof(struct qy_encode_item));
@@ -187,6 +258,7 @@ enum qy_status qyi_lloyd_run(const struct qy_runtime *rt, struct qy_device *dev,
         return QY_ERR_NOMEM;
     }
     struct qy_encode_item *items = (struct qy_encode_item *)(void *)(u.scratch + all);
+    qy_team_run(rt->team, begin_run, &u);
     enum qy_status st = assign(dev, sets, n_sets, items);
     for (uint32_t i = 0; st == QY_OK && i < iterations; i++) {
         qy_team_run(rt->team, update_run, &u);

@@ -15,9 +15,10 @@
 struct qyi_lloyd {
     const float *x; /* [n][d]                                                             */
     uint32_t n;     /* 0: nothing is done                                                 */
-    /* Where its encode and bias point is written. spherical: words have length 1 and bias 0, points
-     * go to the largest inner product (Dhillon and Modha 2001); else the nearest word, and decode
-     * may be the same table. */
+    /* Where its encode and bias point is written. spherical: words begin at evenly spaced points,
+     * have length 1 and bias 0, and points go to the largest inner product (Dhillon and Modha 2001).
+     * Else words begin at points drawn by k-means++ (Arthur and Vassilvitskii 2007), points go to
+     * the nearest word, and decode may be the same table. */
     const struct qy_quantizer *quantizer;
     float *words;         /* [m][d / m][n_words], the table behind quantizer->encode            */
     float *bias;          /* [m][n_words], the table behind quantizer->bias                     */
@@ -25,8 +26,8 @@ struct qyi_lloyd {
     int spherical;
 };
 
-/* Runs all of them, iterations updates each, over the team. Words begin at evenly spaced points, so
- * the result depends on the points alone. QY_ERR_NOMEM. [owner] [alloc] */
+/* Runs all of them, iterations updates each, over the team. The result
+ * depends on the points alone: what is drawn has a fixed seed. QY_ERR_NOMEM. [owner] [alloc] */
 QY_MUST enum qy_status qyi_lloyd_run(const struct qy_runtime *rt, struct qy_device *dev,
                                      const struct qyi_lloyd *sets, uint32_t n_sets,
                                      uint32_t iterations);

@@ -8,8 +8,8 @@
  * encoded with those words. Scores are sums of table entries q_j . word, softmax per query head,
  * summed over the group (retrieval.pooling), and the k best tokens are attended.
  *
- * chosen: 20 updates of k-means from evenly spaced keys; the paper fits their number to the time
- *   that it can hide behind prefill.
+ * chosen: 20 updates of k-means, begun by k-means++ as in the authors' library; the paper fits
+ *   their number to the time that it can hide behind prefill.
  * chosen: learns from the tokens that may be chosen (no sinks, no window), and learns anew when
  *   they have doubled, since the first question of a conversation may be short.
  * differs: sinks and window are in the softmax's denominators, with exact scores; recent tokens are
