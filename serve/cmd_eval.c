@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * quarry eval: the quality of one or several policies against dense attention on the same tokens.
- * Each run opens the engine anew with the run's settings; the text or task is made once.
+ * Each run opens the engine anew with the run's settings; the text or task is made once. Policies
+ * choose from the first token on: retrieval.min_tokens = -1, which attends to everything where
+ * choosing would not pay, counts as 0 here.
  */
 #include <errno.h>
 #include <math.h>
@@ -37,6 +39,9 @@ static enum qy_status apply(struct qyi_app *app, const struct settings *base,
     app->cache = base->cache;
     app->retrieval = base->retrieval;
     app->program = base->program;
+    if (app->retrieval.min_tokens < 0) { /* what choosing gives, also where it would not pay */
+        app->retrieval.min_tokens = 0;
+    }
     if (kind->audit && !(app->retrieval.audit_rate > 0)) {
         app->retrieval.audit_rate = 1;
     }
