@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "serve/bench.h"
+#include "serve/bench_shape.h"
 
 enum { ROUNDS_BEFORE = 2, ROPE_BASE = 500000 };
 
@@ -19,29 +19,6 @@ static const struct named_shape {
     {"llama3-8b", {1, 32, 8, 128}},
     {"llama3-70b", {1, 64, 8, 128}},
     {"smollm2-135m", {1, 9, 3, 64}},
-};
-
-/* One of the two modes of attention. */
-struct side {
-    uint64_t *samples; /* [steps] ns of a step */
-    uint64_t stage_ns[QY_STAGE_COUNT];
-};
-
-struct bench {
-    struct qyi_app *app;
-    struct qy_kv_shape shape;
-    const struct qy_policy_ops *policy;
-    struct qy_retrieval_settings settings;
-    struct qy_budget budget;
-    struct qy_device *dev;
-    struct qy_codebook *codebook;
-    struct qy_cache *cache;
-    struct qy_sequence **seqs;
-    struct qy_step_slice *slices;
-    float *inv_freq, *fresh, *qkv, *out; /* fresh: random, copied to qkv for each layer */
-    struct side dense, sparse;
-    uint64_t n; /* rounds timed */
-    uint64_t random;
 };
 
 /* About normal, variance 1, as the random rows of a sequence are. */
@@ -55,7 +32,7 @@ static float near_normal(uint64_t *state)
     return sum;
 }
 
-static enum qy_status choose_shape(struct bench *b, struct qy_error *err)
+static enum qy_status choose_shape(struct qyi_shape_bench *b, struct qy_error *err)
 {
     const struct qyi_args *args = b->app->args;
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
@@ -89,7 +66,7 @@ static enum qy_status choose_shape(struct bench *b, struct qy_error *err)
 }
 
 /* A codebook whose words are drawn as the rows are. */
-static enum qy_status make_codebook(struct bench *b, struct qy_error *err)
+static enum qy_status make_codebook(struct qyi_shape_bench *b, struct qy_error *err)
 {
     const uint32_t d = b->shape.head_dim;
     const enum qy_codebook_kind kind =
@@ -136,12 +113,12 @@ static enum qy_status make_codebook(struct bench *b, struct qy_error *err)
     return st;
 }
 
-static size_t row_elements(const struct bench *b)
+static size_t row_elements(const struct qyi_shape_bench *b)
 {
     return (size_t)(b->shape.n_heads + 2 * b->shape.n_kv_heads) * b->shape.head_dim;
 }
 
-static enum qy_status open_cache(struct bench *b, struct qy_error *err)
+static enum qy_status open_cache(struct qyi_shape_bench *b, struct qy_error *err)
 {
     const struct qyi_args *args = b->app->args;
     const uint32_t batch = (uint32_t)args->batch, d = b->shape.head_dim;
@@ -169,7 +146,7 @@ static enum qy_status open_cache(struct bench *b, struct qy_error *err)
     return st == QY_OK ? qy_cache_open(&params, &b->cache, err) : st;
 }
 
-static enum qy_status fill(struct bench *b, struct qy_error *err)
+static enum qy_status fill(struct qyi_shape_bench *b, struct qy_error *err)
 {
     const struct qyi_args *args = b->app->args;
     static const int32_t id = 1;
@@ -189,8 +166,8 @@ static enum qy_status fill(struct bench *b, struct qy_error *err)
 }
 
 /* One step of all sequences; a warm-up when `samples` is NULL. */
-static enum qy_status step(struct bench *b, enum qy_attend_mode mode, struct side *side,
-                           uint64_t *sample, struct qy_error *err)
+static enum qy_status step(struct qyi_shape_bench *b, enum qy_attend_mode mode,
+                           struct qyi_shape_side *side, uint64_t *sample, struct qy_error *err)
 {
     const uint32_t batch = (uint32_t)b->app->args->batch;
     const size_t stride = row_elements(b), d = b->shape.head_dim;
@@ -233,7 +210,7 @@ static enum qy_status step(struct bench *b, enum qy_attend_mode mode, struct sid
     return QY_OK;
 }
 
-static enum qy_status time_rounds(struct bench *b, struct qy_error *err)
+static enum qy_status time_rounds(struct qyi_shape_bench *b, struct qy_error *err)
 {
     enum qy_status st = QY_OK;
     for (int i = 0; st == QY_OK && i < ROUNDS_BEFORE; i++) {
@@ -253,88 +230,8 @@ static enum qy_status time_rounds(struct bench *b, struct qy_error *err)
     return st;
 }
 
-static void add_stages(const struct bench *b, cJSON *object, const char *name,
-                       const struct side *side)
+static enum qy_status run(struct qyi_shape_bench *b, struct qy_error *err)
 {
-    cJSON *stages = cJSON_AddObjectToObject(object, name);
-    for (int i = 0; i < QY_STAGE_COUNT; i++) {
-        cJSON_AddNumberToObject(stages, qy_stage_name((enum qy_stage)i),
-                                (double)side->stage_ns[i] * 1e-6 / (double)b->n);
-    }
-}
-
-static void print_json(const struct bench *b, const struct qy_cache_stats *stats, double dense_ms,
-                       double step_ms, double ceiling)
-{
-    const struct qyi_args *args = b->app->args;
-    cJSON *object = cJSON_CreateObject();
-    cJSON_AddStringToObject(object, "shape", args->shape);
-    cJSON_AddNumberToObject(object, "layers", b->shape.n_layers);
-    cJSON_AddNumberToObject(object, "heads", b->shape.n_heads);
-    cJSON_AddNumberToObject(object, "kv_heads", b->shape.n_kv_heads);
-    cJSON_AddNumberToObject(object, "head_dim", b->shape.head_dim);
-    cJSON_AddNumberToObject(object, "batch", (double)args->batch);
-    cJSON_AddNumberToObject(object, "context", (double)args->context);
-    cJSON_AddStringToObject(object, "policy", b->app->retrieval.policy);
-    cJSON_AddStringToObject(object, "kernels", qy_device_caps(b->dev)->kernels);
-    cJSON_AddNumberToObject(object, "tokens_per_s", (double)args->batch / step_ms * 1e3);
-    cJSON_AddNumberToObject(object, "step_ms", step_ms);
-    cJSON_AddNumberToObject(object, "dense_step_ms", dense_ms);
-    cJSON_AddNumberToObject(object, "ratio", dense_ms / step_ms);
-    add_stages(b, object, "stages_ms", &b->sparse);
-    add_stages(b, object, "dense_stages_ms", &b->dense);
-    cJSON *bytes = cJSON_AddObjectToObject(object, "bytes"); /* a unified device moves none */
-    static const char *const tiers[] = {"h2d", "d2h", "net", "disk"};
-    for (int i = 0; i < 4; i++) {
-        cJSON_AddNumberToObject(bytes, tiers[i], 0);
-    }
-    cJSON_AddNullToObject(object, "hit_rate");
-    cJSON_AddNullToObject(object, "overlap");
-    cJSON_AddNumberToObject(object, "attended", qyi_attended(stats));
-    cJSON_AddNumberToObject(object, "attended_sparse", qyi_attended_sparse(stats));
-    cJSON_AddNumberToObject(object, "read_bytes", (double)stats->read_bytes);
-    cJSON_AddNumberToObject(object, "index_read_bytes", (double)stats->index_read_bytes);
-    cJSON_AddNumberToObject(object, "dense_read_bytes", (double)stats->dense_read_bytes);
-    cJSON_AddNumberToObject(object, "kv_bytes", (double)stats->host_bytes);
-    cJSON_AddNumberToObject(object, "index_bytes", (double)stats->index_bytes);
-    cJSON_AddNumberToObject(object, "ceiling_gbps", ceiling);
-    qyi_print_json(object);
-}
-
-static void print_side(const struct bench *b, const char *name, double ms, const struct side *side)
-{
-    printf("  %-10s %9.1f tokens/s, median step %.3f ms:", name,
-           (double)b->app->args->batch / ms * 1e3, ms);
-    for (int i = 0; i < QY_STAGE_COUNT; i++) {
-        printf(" %s %.3f", qy_stage_name((enum qy_stage)i),
-               (double)side->stage_ns[i] * 1e-6 / (double)b->n);
-    }
-    putchar('\n');
-}
-
-static void print_text(const struct bench *b, const struct qy_cache_stats *stats, double dense_ms,
-                       double step_ms, double ceiling)
-{
-    const struct qyi_args *args = b->app->args;
-    char kv[32], index[32];
-    printf(
-        "%u x (%u heads, %u KV heads, d = %u), batch %llu, context %llu; attention alone, random "
-        "rows\n",
-        b->shape.n_layers, b->shape.n_heads, b->shape.n_kv_heads, b->shape.head_dim,
-        (unsigned long long)args->batch, (unsigned long long)args->context);
-    print_side(b, "dense", dense_ms, &b->dense);
-    print_side(b, b->app->retrieval.policy, step_ms, &b->sparse);
-    printf(
-        "  %.2f times dense, %.2f %% of the rows attended; KV %s, index %s; memcpy reads %.1f "
-        "GB/s\n",
-        dense_ms / step_ms, 100.0 * qyi_attended(stats),
-        qy_format_size(stats->host_bytes, kv, sizeof kv),
-        qy_format_size(stats->index_bytes, index, sizeof index), ceiling);
-}
-
-static enum qy_status run(struct bench *b, struct qy_error *err)
-{
-    struct qy_cache_stats stats;
     enum qy_status st = make_codebook(b, err);
     if (st == QY_OK) {
         st = open_cache(b, err);
@@ -346,17 +243,13 @@ static enum qy_status run(struct bench *b, struct qy_error *err)
         st = time_rounds(b, err);
     }
     if (st == QY_OK && b->n > 0) {
-        const double dense_ms = (double)qyi_bench_median(b->dense.samples, b->n) * 1e-6;
-        const double step_ms = (double)qyi_bench_median(b->sparse.samples, b->n) * 1e-6;
-        const double ceiling = qyi_bench_memcpy_gbps(b->app->rt.team);
-        qy_cache_stats(b->cache, &stats);
-        (b->app->args->json ? print_json : print_text)(b, &stats, dense_ms, step_ms, ceiling);
+        qyi_shape_report(b);
     }
     return st;
 }
 
 /* The policy, its budget, and settings under which one layer alone is measured. */
-static enum qy_status choose_policy(struct bench *b, struct qy_error *err)
+static enum qy_status choose_policy(struct qyi_shape_bench *b, struct qy_error *err)
 {
     enum qy_status st = qy_policy_choose(b->app->retrieval.policy, &b->policy, err);
     if (st != QY_OK) {
@@ -379,7 +272,7 @@ static enum qy_status choose_policy(struct bench *b, struct qy_error *err)
 enum qy_status qyi_bench_shape(struct qyi_app *app, struct qy_error *err)
 {
     const struct qyi_args *args = app->args;
-    struct bench b = {.app = app, .random = (uint64_t)app->program.seed + 1};
+    struct qyi_shape_bench b = {.app = app, .random = (uint64_t)app->program.seed + 1};
     enum qy_status st = choose_shape(&b, err);
     if (st == QY_OK) {
         st = choose_policy(&b, err);
