@@ -198,9 +198,6 @@ static enum qy_status time_attend(struct trial *t, int by_list, double *row_ns)
     const uint32_t d = cache->layout.head_dim;
     const uint32_t n = by_list ? t->n / GATHER : t->n;
 
-    for (uint32_t i = 0; i < n; i++) {
-        t->ids[i] = i * GATHER + i % 7;
-    }
     for (uint32_t i = 0; i < t->n_items; i++) {
         float *out = t->out + (size_t)i * cache->group * (d + 1);
 
@@ -212,7 +209,10 @@ static enum qy_status time_attend(struct trial *t, int by_list, double *row_ns)
                                                 .out = out,
                                                 .lse = out + (size_t)cache->group * d};
     }
-    for (int run = 0; run < RUNS; run++) {
+    for (uint32_t run = 0; run < RUNS; run++) {
+        for (uint32_t i = 0; by_list && i < n; i++) { /* other rows each time: not in a cache */
+            t->ids[i] = i * GATHER + (i * 7 + run * 3) % GATHER;
+        }
         const size_t mark = qy_arena_mark(&cache->arena);
         const uint64_t begin = qy_clock_ns();
         const enum qy_status st = qy_device_attend(cache->dev, t->attends, t->n_items,

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "serve/bench_shape.h"
+#include "serve/codebook.h"
 
 enum { ROUNDS_BEFORE = 2, ROPE_BASE = 500000 };
 
@@ -20,17 +21,6 @@ static const struct named_shape {
     {"llama3-70b", {1, 64, 8, 128}},
     {"smollm2-135m", {1, 9, 3, 64}},
 };
-
-/* About normal, variance 1, as the random rows of a sequence are. */
-static float near_normal(uint64_t *state)
-{
-    float sum = -6.0F;
-    for (int i = 0; i < 12; i++) {
-        *state = *state * 6364136223846793005u + 1442695040888963407u; /* Knuth, MMIX */
-        sum += (float)(*state >> 40) * 0x1p-24F;
-    }
-    return sum;
-}
 
 static enum qy_status choose_shape(struct qyi_shape_bench *b, struct qy_error *err)
 {
@@ -63,54 +53,6 @@ static enum qy_status choose_shape(struct qyi_shape_bench *b, struct qy_error *e
                             b->shape.n_layers);
     }
     return QY_OK;
-}
-
-/* A codebook whose words are drawn as the rows are. */
-static enum qy_status make_codebook(struct qyi_shape_bench *b, struct qy_error *err)
-{
-    const uint32_t d = b->shape.head_dim;
-    const enum qy_codebook_kind kind =
-        b->policy->codebook != NULL ? b->policy->codebook(&b->settings) : QY_CODEBOOK_NONE;
-    if (kind == QY_CODEBOOK_NONE) {
-        return QY_OK;
-    }
-    const int vq = kind == QY_CODEBOOK_VQ;
-    const struct qy_codebook_info info = {.kind = kind,
-                                          .model_name = "random",
-                                          .n_layers = b->shape.n_layers,
-                                          .n_kv_heads = b->shape.n_kv_heads,
-                                          .head_dim = d,
-                                          .m = vq || d % 4 != 0 ? 1 : d / 4,
-                                          .bits = vq ? 16 : 4,
-                                          .n_words = vq ? 4096 : 16,
-                                          .metric = "random"};
-    const size_t n = (size_t)info.n_words * d;
-    float *words = malloc(n * sizeof *words), *scale = malloc(d * sizeof *scale);
-    uint16_t *order = malloc(d * sizeof *order);
-    enum qy_status st = QY_OK;
-    if (words == NULL || scale == NULL || order == NULL) {
-        st = qy_error_set(err, QY_ERR_NOMEM, "bench decode: out of memory");
-    }
-    for (uint32_t i = 0; st == QY_OK && i < d; i++) {
-        scale[i] = 1;
-        order[i] = (uint16_t)i;
-    }
-    if (st == QY_OK) {
-        st = qy_codebook_new(&b->app->rt.mem, &info, &b->codebook, err);
-    }
-    for (uint32_t slab = 0; st == QY_OK && slab < info.n_layers * info.n_kv_heads; slab++) {
-        for (size_t i = 0; i < n; i++) {
-            words[i] = near_normal(&b->random);
-        }
-        const struct qy_codebook_words set = {
-            .words = words, .order = vq ? NULL : order, .scale = vq ? NULL : scale};
-        st =
-            qy_codebook_set(b->codebook, slab / info.n_kv_heads, slab % info.n_kv_heads, &set, err);
-    }
-    free(words);
-    free(scale);
-    free(order);
-    return st;
 }
 
 static size_t row_elements(const struct qyi_shape_bench *b)
@@ -160,7 +102,7 @@ static enum qy_status fill(struct qyi_shape_bench *b, struct qy_error *err)
         b->slices[i] = (struct qy_step_slice){.seq = b->seqs[i], .n_tokens = 1, .ids = &id};
     }
     for (size_t i = 0; i < args->batch * row_elements(b); i++) {
-        b->fresh[i] = near_normal(&b->random);
+        b->fresh[i] = qyi_near_normal(&b->random);
     }
     return st;
 }
@@ -232,7 +174,10 @@ static enum qy_status time_rounds(struct qyi_shape_bench *b, struct qy_error *er
 
 static enum qy_status run(struct qyi_shape_bench *b, struct qy_error *err)
 {
-    enum qy_status st = make_codebook(b, err);
+    const enum qy_codebook_kind kind =
+        b->policy->codebook != NULL ? b->policy->codebook(&b->settings) : QY_CODEBOOK_NONE;
+    enum qy_status st =
+        qyi_codebook_random(&b->app->rt.mem, kind, &b->shape, &b->random, &b->codebook, err);
     if (st == QY_OK) {
         st = open_cache(b, err);
     }

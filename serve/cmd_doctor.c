@@ -3,28 +3,22 @@
 #include <string.h>
 #include <sys/utsname.h>
 
+#include "serve/doctor.h"
 #include "serve/features.h"
-#include "serve/serve.h"
 
-/* One finding: text for people, and the same as JSON. */
-struct doctor {
-    cJSON *root, *warnings;
-    int json;
-};
-
-static void line(const struct doctor *d, const char *what, const char *text)
+void qyi_doctor_line(const struct qyi_doctor *d, const char *what, const char *text)
 {
     if (!d->json) {
         printf("%-14s %s\n", what, text);
     }
 }
 
-static void warn(struct doctor *d, const char *text)
+static void warn(struct qyi_doctor *d, const char *text)
 {
     cJSON_AddItemToArray(d->warnings, cJSON_CreateString(text));
 }
 
-static void report_cpu(struct doctor *d, const struct qyi_app *app)
+static void report_cpu(struct qyi_doctor *d, const struct qyi_app *app)
 {
     const struct qy_cpu *cpu = &app->rt.cpu;
     char text[256];
@@ -32,7 +26,7 @@ static void report_cpu(struct doctor *d, const struct qyi_app *app)
              cpu->avx2 ? " avx2" : "", cpu->fma ? " fma" : "", cpu->f16c ? " f16c" : "",
              cpu->avx512f ? " avx512f" : "", cpu->avx512_vnni ? " vnni" : "",
              cpu->avx512_bf16 ? " avx512_bf16" : "", cpu->amx_bf16 ? " amx_bf16" : "");
-    line(d, "cpu", text);
+    qyi_doctor_line(d, "cpu", text);
     cJSON *item = cJSON_AddObjectToObject(d->root, "cpu");
     cJSON_AddStringToObject(item, "model", cpu->model);
     cJSON_AddBoolToObject(item, "avx2", cpu->avx2);
@@ -41,7 +35,7 @@ static void report_cpu(struct doctor *d, const struct qyi_app *app)
     cJSON_AddBoolToObject(item, "amx_bf16", cpu->amx_bf16);
     snprintf(text, sizeof text, "%s (best here: %s; QY_CPU chooses)", qy_cpu_level_name(cpu->use),
              qy_cpu_level_name(cpu->best));
-    line(d, "kernels", text);
+    qyi_doctor_line(d, "kernels", text);
     cJSON_AddStringToObject(d->root, "kernels", qy_cpu_level_name(cpu->use));
     if (cpu->use != cpu->best) {
         warn(d,
@@ -51,7 +45,7 @@ static void report_cpu(struct doctor *d, const struct qyi_app *app)
     }
 }
 
-static void report_cores(struct doctor *d, const struct qyi_app *app)
+static void report_cores(struct qyi_doctor *d, const struct qyi_app *app)
 {
     struct qy_machine m;
     char text[160];
@@ -60,7 +54,7 @@ static void report_cores(struct doctor *d, const struct qyi_app *app)
              "packages %u, NUMA nodes %u, cores %u, processors %u may be used; "
              "%u threads",
              m.packages, m.nodes, m.cores, m.pus, app->n_threads);
-    line(d, "cores", text);
+    qyi_doctor_line(d, "cores", text);
     cJSON *item = cJSON_AddObjectToObject(d->root, "cores");
     cJSON_AddNumberToObject(item, "packages", m.packages);
     cJSON_AddNumberToObject(item, "nodes", m.nodes);
@@ -72,7 +66,7 @@ static void report_cores(struct doctor *d, const struct qyi_app *app)
     }
 }
 
-static void report_memory(struct doctor *d)
+static void report_memory(struct qyi_doctor *d)
 {
     struct qy_memory_info m;
     char text[200], a[32], b[32], c[32];
@@ -80,15 +74,15 @@ static void report_memory(struct doctor *d)
     snprintf(text, sizeof text, "%s in all, %s free for use, cgroup limit %s",
              qy_format_size(m.total, a, sizeof a), qy_format_size(m.usable, b, sizeof b),
              m.limit == UINT64_MAX ? "none" : qy_format_size(m.limit, c, sizeof c));
-    line(d, "memory", text);
+    qyi_doctor_line(d, "memory", text);
     snprintf(text, sizeof text, "transparent huge pages %s",
              m.huge_page_bytes ? qy_format_size(m.huge_page_bytes, a, sizeof a) : "off");
-    line(d, "huge pages", text);
-    line(d, "memlock",
-         m.memlock == UINT64_MAX ? "unlimited" : qy_format_size(m.memlock, a, sizeof a));
+    qyi_doctor_line(d, "huge pages", text);
+    qyi_doctor_line(d, "memlock",
+                    m.memlock == UINT64_MAX ? "unlimited" : qy_format_size(m.memlock, a, sizeof a));
     snprintf(text, sizeof text, "%s, %s free", qy_format_size(m.shm_total, a, sizeof a),
              qy_format_size(m.shm_free, b, sizeof b));
-    line(d, "/dev/shm", text);
+    qyi_doctor_line(d, "/dev/shm", text);
     cJSON *item = cJSON_AddObjectToObject(d->root, "memory");
     cJSON_AddNumberToObject(item, "total", (double)m.total);
     cJSON_AddNumberToObject(item, "usable", (double)m.usable);
@@ -114,7 +108,7 @@ static void report_memory(struct doctor *d)
     }
 }
 
-static void report_libraries(struct doctor *d)
+static void report_libraries(struct qyi_doctor *d)
 {
     cJSON *item = cJSON_AddObjectToObject(d->root, "libraries");
     char text[256];
@@ -122,7 +116,7 @@ static void report_libraries(struct doctor *d)
         const struct qyi_feature *f = &qyi_features[i];
         snprintf(text, sizeof text, "%s%s%s", f->found ? f->version : "not in this build",
                  f->found ? "" : ": ", f->found ? "" : f->mend);
-        line(d, f->name, text);
+        qyi_doctor_line(d, f->name, text);
         if (f->found) {
             cJSON_AddStringToObject(item, f->name, f->version);
         } else {
@@ -131,7 +125,7 @@ static void report_libraries(struct doctor *d)
     }
 }
 
-static void report_device(struct doctor *d, struct qyi_app *app)
+static void report_device(struct qyi_doctor *d, struct qyi_app *app)
 {
     /* Room for large products: with less, the device leaves its library out. */
     const struct qy_device_params params = {.spec = app->program.device,
@@ -141,14 +135,14 @@ static void report_device(struct doctor *d, struct qyi_app *app)
     struct qy_error err = {0};
     char text[160];
     if (qy_device_open(&app->rt, &params, &dev, &err) != QY_OK) {
-        line(d, "device", err.text);
+        qyi_doctor_line(d, "device", err.text);
         cJSON_AddNullToObject(d->root, "device");
         warn(d, err.text);
         return;
     }
     const struct qy_device_caps *caps = qy_device_caps(dev);
     snprintf(text, sizeof text, "%s, dense products by %s", caps->name, caps->dense);
-    line(d, "device", text);
+    qyi_doctor_line(d, "device", text);
     cJSON *item = cJSON_AddObjectToObject(d->root, "device");
     cJSON_AddStringToObject(item, "name", caps->name);
     cJSON_AddStringToObject(item, "dense", caps->dense);
@@ -158,19 +152,20 @@ static void report_device(struct doctor *d, struct qyi_app *app)
              "dense products run in plain C: prefill and batches are many times slower; install "
              "oneDNN (libdnnl-dev) and build again");
     }
+    qyi_doctor_selection(d, app, dev);
     qy_device_close(dev);
 }
 
 int qyi_cmd_doctor(struct qyi_app *app)
 {
-    struct doctor d = {.root = cJSON_CreateObject(), .json = app->args->json};
+    struct qyi_doctor d = {.root = cJSON_CreateObject(), .json = app->args->json};
     struct utsname name;
     char text[256];
     d.warnings = cJSON_CreateArray();
     if (uname(&name) == 0) {
         snprintf(text, sizeof text, "quarry %s on %s %.40s %.40s", QY_VERSION, name.sysname,
                  name.release, name.machine);
-        line(&d, "program", text);
+        qyi_doctor_line(&d, "program", text);
     }
     report_cpu(&d, app);
     report_cores(&d, app);

@@ -23,4 +23,13 @@ QY_MUST enum qy_status qyi_codebook_path(const struct qyi_engine *engine,
                                          enum qy_codebook_kind kind, char *path, size_t bytes,
                                          struct qy_error *err);
 
+/* random_codebook.c: words as random as the rows of qy_sequence_fill_random. *codebook is returned;
+ * NULL when kind is none. */
+QY_MUST enum qy_status qyi_codebook_random(const struct qy_allocator *mem,
+                                           enum qy_codebook_kind kind,
+                                           const struct qy_kv_shape *shape, uint64_t *state,
+                                           struct qy_codebook **codebook, struct qy_error *err);
+/* About normal, variance 1. */
+float qyi_near_normal(uint64_t *state);
+
 #endif
