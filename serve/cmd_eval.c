@@ -200,6 +200,11 @@ static enum qy_status check_runs(struct qyi_eval *eval, const struct qyi_eval_ki
         eval->label_width = width > eval->label_width ? width : eval->label_width;
         st = apply(app, base, kind, &eval->runs.run[i], err);
     }
+    if (st == QY_OK && kind == &qyi_eval_ppl && !app->args->count) { /* plain dense perplexity */
+        const struct qyi_eval_run dense = {.label = "dense", .policy = "dense", .budget = "auto"};
+        eval->runs.run[0] = dense;
+        eval->runs.n = 1;
+    }
     if (st == QY_OK && app->args->dump != NULL) {
         if (eval->runs.n > 1) {
             return qy_error_set(err, QY_ERR_CONFIG, "option '--dump': of one policy only");

@@ -242,8 +242,8 @@ class Others(Case):
         path = write("t.txt", TEXT)
         base = ("eval", "ppl", "-m", tiny(), "-f", path, "--set", "cache.window=8",
                 "--set", "cache.row_type=f32")
-        plain = self.json(*base, "--ctx", "80", "--count", "0", "--from", "8")
-        self.assertEqual(plain["positions"], 72)
+        plain = self.json(*base, "--ctx", "80", "--count", "0", "--from", "8", "--policy", "exact")
+        self.assertEqual((plain["positions"], plain["policy"]), (72, "dense"))
         same = self.json(*base, "--ctx", "80", "--count", "12", "--policy", "exact", "--budget", "1.0")
         for key in ("positions", "ppl", "nll", "dense_ppl", "kl", "top1", "attended", "recall", "mass"):
             self.assertIn(key, same)
