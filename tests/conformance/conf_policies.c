@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { N = 360, MORE = 12 };
+enum { N = 264, MORE = 12 };
 
 static float *outputs(const struct prig *rig)
 {

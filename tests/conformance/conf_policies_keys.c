@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { N = 400, NEEDLE = 117, NEEDLE_STREAM = 1 };
+enum { N = 260, NEEDLE = 117, NEEDLE_STREAM = 1 };
 
 static void open_edited(struct prig *rig, const struct policy_case *c,
                         void (*edit)(struct prig_row *row), int no_rope)

@@ -52,7 +52,8 @@ void policy_cases_run(void (*check)(const struct policy_case *c))
             c.policy = list[p];
             for (int level = QY_CPU_PLAIN; level <= (int)cpu.best; level++) {
                 c.level = (enum qy_cpu_level)level;
-                if (s == 0 || level == (int)cpu.best) {
+                /* without an index there is little that the other shapes could change */
+                if (level == (int)cpu.best ? s == 0 || policy_case_selects(&c) : s == 0) {
                     check(&c);
                 }
             }
