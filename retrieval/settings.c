@@ -52,7 +52,9 @@ const struct qy_setting qy_retrieval_setting_rows[] = {
         .min = -1,
         .max = 1 << 30,
         .unit = "tokens",
-        .help = "a sequence shorter than this attends to every token; -1: where choosing pays",
+        .help =
+            "a sequence shorter than this attends to every token; -1: where choosing pays, by a "
+            "trial at open (a2ats+; 1024 with step.deterministic), 0 for other policies",
         .offset = AT(min_tokens),
     },
     {
