@@ -291,6 +291,48 @@ static void policy_batch_answers_as_each_alone(void **state)
     policy_cases_run(check_batch);
 }
 
+/* ---- pooling ------------------------------------------------------------------------------------ */
+
+static int asked_pooling;
+
+static void set_pooling(struct qy_retrieval_settings *settings)
+{
+    settings->pooling = asked_pooling;
+}
+
+static void policy_pools_by_max_and_union(void **state)
+{
+    static const char *const names[] = {"exact", "quest", "pq", "faiss:Flat"};
+    static const int poolings[] = {QY_POOLED_MAX, QY_POOLED_UNION};
+
+    (void)state;
+    for (size_t i = 0; i < 8; i++) {
+        const struct prig_options o = {.policy = names[i / 2],
+                                       .budget = i / 2 == 1 ? "40" : "9",
+                                       .d = 64,
+                                       .group = 4,
+                                       .block_tokens = 32,
+                                       .level = QY_CPU_PLAIN,
+                                       .set = set_pooling};
+        struct prig rig;
+
+        asked_pooling = poolings[i % 2];
+        if (!prig_open(&rig, &o)) {
+            continue; /* no FAISS: named by the other cases */
+        }
+        struct qy_sequence *seq = prig_sequence(&rig);
+        float *out = outputs(&rig);
+        prig_fill(&rig, seq, 11, N, N);
+        for (uint32_t t = 0; t < 3; t++) {
+            prig_next(&rig, seq, 11, out);
+        }
+        assert_true(rig.selects > 0);
+        free(out);
+        qy_sequence_close(seq);
+        prig_close(&rig);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -301,6 +343,7 @@ int main(void)
         cmocka_unit_test(policy_slot_used_again_is_as_new),
         cmocka_unit_test(policy_copy_answers_as_its_source),
         cmocka_unit_test(policy_batch_answers_as_each_alone),
+        cmocka_unit_test(policy_pools_by_max_and_union),
     };
     return cmocka_run_group_tests_name("retrieval.policies", tests, NULL, NULL);
 }
