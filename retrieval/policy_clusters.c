@@ -13,7 +13,8 @@
  *   exact zone       units by rank until the budget is full
  *   estimation zone  the next retrieval.cluster_estimated of the clusters: each counts as its size
  *                    times exp(q . mean key), with its mean value. By Jensen's inequality that is
- *                    never more than the mass that its tokens have.
+ *                    never more than the mass that its tokens have. cluster_estimated = 0 leaves
+ *                    the zone out.
  *
  * chosen: the budget counts tokens, so the last cluster of the exact zone may be cut (its first
  *   tokens are taken, the others are left out of both zones).
@@ -22,8 +23,6 @@
  * differs: keys are centred by their segment's mean and go to clusters of their own segment; in the
  *   authors' code by the prompt's, and at last to those of all segments: the same up to 8,192
  *   tokens. Means are stored in f16.
- * differs: retrieval.estimation does not matter here: the zone is part of the method.
- *   retrieval.cluster_estimated = 0 leaves it out.
  */
 #include "retrieval/clusters_choose.h"
 

@@ -212,7 +212,6 @@ struct qy_retrieval_settings {
     int rerank;           /* enum qy_rerank       */
     int pooling;          /* enum qy_pool_choice  */
     double overfetch;     /* candidates of a rerank, times k; 0: the preset's */
-    int estimation;       /* estimation zone: 0 off, 1 on */
     int64_t wrope_window, wrope_distance; /* a2ats, and the bands of a2ats+ */
     int64_t quest_page;
     int64_t pq_m, pq_bits;

@@ -126,15 +126,6 @@ const struct qy_setting qy_retrieval_setting_rows[] = {
                 "union (each has its own); auto: union for a2ats, sum for all others",
         .offset = AT(pooling),
     },
-    {
-        .name = "retrieval.estimation",
-        .type = QY_SETTING_BOOL,
-        .initial = "off",
-        .unit = "",
-        .help = "attends to what was not chosen by an estimate, where the policy has one "
-                "(clusters); mends perplexity, can hurt copying",
-        .offset = AT(estimation),
-    },
     /* a2ats */
     {
         .name = "retrieval.wrope_window",

@@ -91,7 +91,6 @@ static void settings_defaults_name_a_policy_and_leave_the_budget_to_it(void **st
     assert_int_equal(settings.rerank, QY_RERANK_AUTO);
     assert_int_equal(settings.pooling, QY_POOLED_AUTO);
     assert_float_equal(settings.overfetch, 0.0, 0.0);
-    assert_int_equal(settings.estimation, 0);
     assert_int_equal(settings.wrope_window, 64);
     assert_int_equal(settings.wrope_distance, 2048);
     assert_int_equal(settings.quest_page, 16);
