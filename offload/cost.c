@@ -9,7 +9,8 @@
  *   select + select_token * n + gather_row * attended(n)  <  attend_row * n
  *
  * chosen: the length is rounded up to a power of two, so that the noise of a trial seldom changes
- * which sequences are chosen from, and so what they answer.
+ * which sequences are chosen from, and so what they answer; and it is at most MAX_TOKENS: who asks
+ * for a policy gets it in long contexts, whatever else the machine did during the trial.
  */
 #include "offload/cost.h"
 
@@ -234,7 +235,7 @@ uint32_t qyi_cost_min_tokens(const struct qy_cache_cost *cost,
     struct qyi_selection_rule any = *rule;
 
     any.min_tokens = 0;
-    for (uint64_t n = MIN_TOKENS; n <= max_tokens; n *= 2) {
+    for (uint64_t n = MIN_TOKENS; n < MAX_TOKENS && n <= max_tokens; n *= 2) {
         const struct qyi_selection plan = qyi_selection_plan(&any, QY_ATTEND_POLICY, (uint32_t)n);
         const double all = cost->attend_row_ns * (double)n;
         const double rows = (double)plan.lo + plan.most + (double)(n - plan.hi);
@@ -245,7 +246,7 @@ uint32_t qyi_cost_min_tokens(const struct qy_cache_cost *cost,
             return n == MIN_TOKENS ? 0 : (uint32_t)n;
         }
     }
-    return max_tokens == UINT32_MAX ? max_tokens : max_tokens + 1;
+    return MAX_TOKENS;
 }
 
 static enum qy_status measure(struct trial *t, struct qy_cache_cost *cost)

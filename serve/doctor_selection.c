@@ -80,8 +80,6 @@ void qyi_doctor_selection(struct qyi_doctor *d, const struct qyi_app *app, struc
         }
         if (cost.min_tokens == 0) {
             snprintf(from, sizeof from, "at any length");
-        } else if (cost.min_tokens > TOKENS) {
-            snprintf(from, sizeof from, "not below %d tokens", TOKENS);
         } else {
             snprintf(from, sizeof from, "from %u tokens", cost.min_tokens);
         }
