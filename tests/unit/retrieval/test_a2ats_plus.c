@@ -203,7 +203,7 @@ static void plus_presets_choose_budget_codebook_and_index(void **state)
     struct qy_retrieval_settings *set = &bed->settings;
     (void)state;
 
-    assert_string_equal(ops->budget(set), "p0.965:0.10");
+    assert_string_equal(ops->budget(set), "p0.94:0.10");
     assert_int_equal(ops->codebook(set), QY_CODEBOOK_PQ4);
     assert_int_equal(ops->dense_layers(set), 0);
     bed_policy(bed, "a2ats+", 0);
@@ -211,14 +211,14 @@ static void plus_presets_choose_budget_codebook_and_index(void **state)
     assert_true(faithful >= qy_key4_slab_bytes(BED_D, 1 << BED_SHIFT));
 
     set->preset = QY_PRESET_FAST;
-    assert_string_equal(ops->budget(set), "0.03");
+    assert_string_equal(ops->budget(set), "0.032");
     bed_policy(bed, "a2ats+", 0);
     assert_true(bed->slab_bytes < faithful);
     assert_true(bed->slab_bytes >= BED_D / 8U << BED_SHIFT); /* 4 bits per 4 elements */
 
     set->preset = QY_PRESET_FAITHFUL;
     set->rerank = QY_RERANK_OFF; /* no mass without good scores */
-    assert_string_equal(ops->budget(set), "0.03");
+    assert_string_equal(ops->budget(set), "0.032");
     set->first_stage = QY_STAGE1_BANDS;
     assert_int_equal(ops->codebook(set), QY_CODEBOOK_VQ);
     set->first_stage = QY_STAGE1_WROPE;
@@ -229,7 +229,7 @@ static void plus_presets_choose_budget_codebook_and_index(void **state)
     assert_int_equal(bed->slab_bytes, 0);
     set->first_stage = QY_STAGE1_KEYS;
     assert_int_equal(ops->codebook(set), QY_CODEBOOK_NONE);
-    assert_string_equal(ops->budget(set), "p0.965:0.10");
+    assert_string_equal(ops->budget(set), "p0.94:0.10");
     bed_free(bed);
 }
 
