@@ -65,8 +65,10 @@ static uint32_t pages_touched(const struct qy_bound_item *item)
                         : (item->first + (item->n - 1)) / item->page - item->first / item->page + 1;
 }
 
-static void append_page(const struct append_job *job, const struct qy_bound_item *item, uint32_t p)
+static void append_page(const void *arg, uint32_t i, uint32_t p)
 {
+    const struct append_job *job = arg;
+    const struct qy_bound_item *item = &job->items[i];
     const uint32_t page = item->first / item->page + p;
     const uint32_t first = page * item->page;
     const uint32_t left = item->first + item->n - first;
@@ -75,24 +77,19 @@ static void append_page(const struct append_job *job, const struct qy_bound_item
                          page_at(&item->bounds, item->rows.d, item->page, page));
 }
 
+static uint32_t append_units(const void *arg, uint32_t item)
+{
+    const struct append_job *job = arg;
+
+    return pages_touched(&job->items[item]);
+}
+
 static void append_run(void *arg, uint32_t thread, uint32_t n_threads)
 {
     struct append_job *job = arg;
-    uint32_t begin;
-    uint32_t end;
-    uint32_t i = 0;
-    uint32_t base = 0; /* first page of item i */
 
     (void)thread;
-    while (qyi_units_take(&job->units, n_threads, &begin, &end)) {
-        for (uint32_t u = begin; u < end; u++) {
-            while (u - base >= pages_touched(&job->items[i])) {
-                base += pages_touched(&job->items[i]);
-                i++;
-            }
-            append_page(job, &job->items[i], u - base);
-        }
-    }
+    qyi_units_walk(&job->units, n_threads, job, append_units, append_page);
 }
 
 enum qy_status qy_device_bound_append(struct qy_device *dev, const struct qy_bound_item *items,
@@ -129,9 +126,10 @@ static uint32_t ranges_of(const struct qy_bound_score_item *item)
     return (uint32_t)(((uint64_t)item->n + RANGE_PAGES - 1) / RANGE_PAGES);
 }
 
-static void score_range(const struct score_job *job, const struct qy_bound_score_item *item,
-                        uint32_t range)
+static void score_range(const void *arg, uint32_t i, uint32_t range)
 {
+    const struct score_job *job = arg;
+    const struct qy_bound_score_item *item = &job->items[i];
     const uint32_t begin = range * RANGE_PAGES;
     const uint32_t n = item->n - begin < RANGE_PAGES ? item->n - begin : RANGE_PAGES;
     const size_t bytes = (size_t)2 * item->d * sizeof(uint16_t);
@@ -149,24 +147,19 @@ static void score_range(const struct score_job *job, const struct qy_bound_score
     }
 }
 
+static uint32_t score_units(const void *arg, uint32_t item)
+{
+    const struct score_job *job = arg;
+
+    return ranges_of(&job->items[item]);
+}
+
 static void score_run(void *arg, uint32_t thread, uint32_t n_threads)
 {
     struct score_job *job = arg;
-    uint32_t begin;
-    uint32_t end;
-    uint32_t i = 0;
-    uint32_t base = 0; /* first range of item i */
 
     (void)thread;
-    while (qyi_units_take(&job->units, n_threads, &begin, &end)) {
-        for (uint32_t u = begin; u < end; u++) {
-            while (u - base >= ranges_of(&job->items[i])) {
-                base += ranges_of(&job->items[i]);
-                i++;
-            }
-            score_range(job, &job->items[i], u - base);
-        }
-    }
+    qyi_units_walk(&job->units, n_threads, job, score_units, score_range);
 }
 
 enum qy_status qy_device_bound_score(struct qy_device *dev, const struct qy_bound_score_item *items,

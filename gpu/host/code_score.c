@@ -163,8 +163,9 @@ static uint32_t ranges_of(const struct qy_code_score_item *item)
     return item->n == 0 ? 0 : (uint32_t)((lead + item->n + RANGE_TOKENS - 1) / RANGE_TOKENS);
 }
 
-static void score_range(const struct score_job *job, uint32_t i, uint32_t range)
+static void score_range(const void *arg, uint32_t i, uint32_t range)
 {
+    const struct score_job *job = arg;
     const struct qy_code_score_item *item = &job->items[i];
     uint64_t begin = item->first / QYI_CODE_SPLIT * QYI_CODE_SPLIT + (uint64_t)range * RANGE_TOKENS;
     uint64_t end = begin + RANGE_TOKENS;
@@ -178,13 +179,18 @@ static void score_range(const struct score_job *job, uint32_t i, uint32_t range)
     }
 }
 
+static uint32_t score_units(const void *arg, uint32_t item)
+{
+    const struct score_job *job = arg;
+
+    return ranges_of(&job->items[item]);
+}
+
 static void score_run(void *arg, uint32_t thread, uint32_t n_threads)
 {
     struct score_job *job = arg;
     uint32_t begin;
     uint32_t end;
-    uint32_t i = 0;
-    uint32_t base = 0; /* first range of item i */
 
     (void)thread;
     while (qyi_units_take(&job->table_units, n_threads, &begin, &end)) {
@@ -193,15 +199,7 @@ static void score_run(void *arg, uint32_t thread, uint32_t n_threads)
         }
     }
     qy_team_barrier(job->team);
-    while (qyi_units_take(&job->scan_units, n_threads, &begin, &end)) {
-        for (uint32_t u = begin; u < end; u++) {
-            while (u - base >= ranges_of(&job->items[i])) {
-                base += ranges_of(&job->items[i]);
-                i++;
-            }
-            score_range(job, i, u - base);
-        }
-    }
+    qyi_units_walk(&job->scan_units, n_threads, job, score_units, score_range);
 }
 
 static size_t round64(size_t bytes)

@@ -164,8 +164,9 @@ static uint32_t ranges_of(const struct qy_key4_score_item *item)
     return (uint32_t)(((uint64_t)item->n + RANGE_TOKENS - 1) / RANGE_TOKENS);
 }
 
-static void score_range(const struct score_job *job, uint32_t i, uint32_t range)
+static void score_range(const void *arg, uint32_t i, uint32_t range)
 {
+    const struct score_job *job = arg;
     const struct qy_key4_score_item *item = &job->items[i];
     const uint32_t at = range * RANGE_TOKENS;
     const uint32_t n = item->n - at < RANGE_TOKENS ? item->n - at : RANGE_TOKENS;
@@ -181,24 +182,19 @@ static void score_range(const struct score_job *job, uint32_t i, uint32_t range)
     job->kernels->score(&span, job->scale, item->scores + at, item->stride);
 }
 
+static uint32_t score_units(const void *arg, uint32_t item)
+{
+    const struct score_job *job = arg;
+
+    return ranges_of(&job->items[item]);
+}
+
 static void score_run(void *arg, uint32_t thread, uint32_t n_threads)
 {
     struct score_job *job = arg;
-    uint32_t begin;
-    uint32_t end;
-    uint32_t i = 0;
-    uint32_t base = 0; /* first range of item i */
 
     (void)thread;
-    while (qyi_units_take(&job->units, n_threads, &begin, &end)) {
-        for (uint32_t u = begin; u < end; u++) {
-            while (u - base >= ranges_of(&job->items[i])) {
-                base += ranges_of(&job->items[i]);
-                i++;
-            }
-            score_range(job, i, u - base);
-        }
-    }
+    qyi_units_walk(&job->units, n_threads, job, score_units, score_range);
 }
 
 static size_t values_bytes(uint32_t group, uint32_t d)

@@ -105,4 +105,27 @@ static inline int qyi_units_take(struct qyi_units *units, uint32_t n_threads, ui
     return 1;
 }
 
+/* Walks the units of n items, whose units follow each other: count(job, i) of item i. Every unit of
+ * every item is given once to work, on one of the threads that call this. */
+static inline __attribute__((always_inline)) void
+qyi_units_walk(struct qyi_units *units, uint32_t n_threads, const void *job,
+               uint32_t (*count)(const void *job, uint32_t item),
+               void (*work)(const void *job, uint32_t item, uint32_t unit))
+{
+    uint32_t begin;
+    uint32_t end;
+    uint32_t i = 0;
+    uint32_t base = 0; /* first unit of item i */
+
+    while (qyi_units_take(units, n_threads, &begin, &end)) {
+        for (uint32_t u = begin; u < end; u++) {
+            while (u - base >= count(job, i)) {
+                base += count(job, i);
+                i++;
+            }
+            work(job, i, u - base);
+        }
+    }
+}
+
 #endif

@@ -20,9 +20,10 @@ static uint32_t ranges_of(const struct qy_score_item *item)
     return (uint32_t)(((uint64_t)item->n + RANGE_ROWS - 1) / RANGE_ROWS);
 }
 
-static void score_range(const struct score_job *job, const struct qy_score_item *item,
-                        uint32_t range)
+static void score_range(const void *arg, uint32_t i, uint32_t range)
 {
+    const struct score_job *job = arg;
+    const struct qy_score_item *item = &job->items[i];
     const uint32_t at = range * RANGE_ROWS;
     const uint32_t n = item->n - at < RANGE_ROWS ? item->n - at : RANGE_ROWS;
     const struct qyi_span span = {.q = item->q,
@@ -37,24 +38,19 @@ static void score_range(const struct score_job *job, const struct qy_score_item 
         ->score(&span, job->scale, item->scores + at, item->stride == 0 ? item->n : item->stride);
 }
 
+static uint32_t score_units(const void *arg, uint32_t item)
+{
+    const struct score_job *job = arg;
+
+    return ranges_of(&job->items[item]);
+}
+
 static void score_run(void *arg, uint32_t thread, uint32_t n_threads)
 {
     struct score_job *job = arg;
-    uint32_t begin;
-    uint32_t end;
-    uint32_t i = 0;
-    uint32_t base = 0; /* first range of item i */
 
     (void)thread;
-    while (qyi_units_take(&job->units, n_threads, &begin, &end)) {
-        for (uint32_t u = begin; u < end; u++) {
-            while (u - base >= ranges_of(&job->items[i])) {
-                base += ranges_of(&job->items[i]);
-                i++;
-            }
-            score_range(job, &job->items[i], u - base);
-        }
-    }
+    qyi_units_walk(&job->units, n_threads, job, score_units, score_range);
 }
 
 enum qy_status qy_device_score(struct qy_device *dev, const struct qy_score_item *items,
