@@ -39,6 +39,8 @@ foreach(module IN LISTS qy_modules)
   install(FILES ${PROJECT_SOURCE_DIR}/${module}/${module}.h
     DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/quarry/${module} COMPONENT development)
 endforeach()
+install(FILES ${PROJECT_SOURCE_DIR}/gpu/tensor_type.h # a part of gpu.h
+  DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/quarry/gpu COMPONENT development)
 
 file(WRITE ${PROJECT_BINARY_DIR}/quarryConfig.cmake.in
   "@PACKAGE_INIT@\ninclude(\"\${CMAKE_CURRENT_LIST_DIR}/quarryTargets.cmake\")\ncheck_required_components(quarry)\n")

@@ -16,48 +16,13 @@
 #ifndef QY_GPU_H
 #define QY_GPU_H
 
+#include "gpu/tensor_type.h"
 #include "runtime/runtime.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 #pragma GCC visibility push(default)
-
-/* ---- tensor types of GGUF ------------------------------------------------------------------ */
-
-/* Values are those of the file format. */
-enum qy_tensor_type {
-    QY_TYPE_F32 = 0,
-    QY_TYPE_F16 = 1,
-    QY_TYPE_Q4_0 = 2,
-    QY_TYPE_Q4_1 = 3,
-    QY_TYPE_Q5_0 = 6,
-    QY_TYPE_Q5_1 = 7,
-    QY_TYPE_Q8_0 = 8,
-    QY_TYPE_Q4_K = 12,
-    QY_TYPE_Q5_K = 13,
-    QY_TYPE_Q6_K = 14,
-    QY_TYPE_BF16 = 30
-};
-
-struct qy_tensor_type_info {
-    enum qy_tensor_type type;
-    const char *name;     /* "Q4_1"                              */
-    uint32_t block_elems; /* elements of one block: 1, 32 or 256 */
-    uint32_t block_bytes;
-};
-
-/* NULL when the number is no supported type. [any] [noalloc] */
-const struct qy_tensor_type_info *qy_tensor_type_find(uint32_t type);
-/* Place i of the supported types, NULL past the end (for messages). [any] */
-const struct qy_tensor_type_info *qy_tensor_type_at(size_t i);
-/* n_elems (a multiple of block_elems) values of blocks into out [n_elems] f32. Any alignment of
- * blocks. Plain C: the reference of every faster path. [any] [noalloc] */
-void qy_tensor_dequantize(enum qy_tensor_type type, const void *blocks, size_t n_elems, float *out);
-
-/* IEEE half and bfloat16, round to nearest even. [any] [noalloc] */
-uint16_t qy_f16_from_f32(float value);
-float qy_f32_from_f16(uint16_t value);
 
 /* ---- device -------------------------------------------------------------------------------- */
 
@@ -419,6 +384,29 @@ struct qy_topk_item {
 QY_MUST enum qy_status qy_device_topk(struct qy_device *dev, const struct qy_topk_item *items,
                                       uint32_t n_items, struct qy_arena *arena);
 size_t qy_device_topk_scratch(const struct qy_device *dev, uint32_t n_items, uint32_t max_n);
+
+/* qy_device_code_score, qy_device_pool and qy_device_topk in one, without the scores and shares
+ * between, for 4-bit codes: of tokens first .. first + n - 1 the k of the largest pooled softmax, the
+ * heads' `resident` scores [group][resident_stride], n_resident of each, in the denominators. Takes
+ * what the three would take but for the rounding of their sums. A head whose query is not finite
+ * counts for nothing. */
+struct qy_code_topk_item {
+    const struct qy_quantizer *quantizer;
+    const float *q; /* [group][d] */
+    struct qy_slab codes;
+    uint32_t first, n, group, k;
+    const float *resident;
+    size_t resident_stride;
+    uint32_t n_resident;
+    enum qy_pooling pooling;
+    uint32_t *ids, *n_ids;
+};
+QY_MUST enum qy_status qy_device_code_topk(struct qy_device *dev,
+                                           const struct qy_code_topk_item *items, uint32_t n_items,
+                                           float scale, struct qy_arena *arena);
+/* Arena bytes of a call of n_items of one quantizer, each of up to max_n tokens. */
+size_t qy_device_code_topk_scratch(const struct qy_device *dev, uint32_t n_items, uint32_t max_n,
+                                   const struct qy_quantizer *quantizer, uint32_t group);
 
 /* Union of n_lists ascending lists: list j has counts[j] <= stride ids at lists + j * stride. ids
  * receives each id once, ascending (room for all of them). */

@@ -42,8 +42,54 @@ static size_t score_codes_scratch(const struct qyi_rank *rank, uint32_t n_spans)
            qy_device_code_score_scratch(rank->params->dev, n_spans, &a->quantizers[0], group);
 }
 
+static enum qy_status best_codes(const struct qyi_rank *rank, const struct qyi_rank_goal *goals,
+                                 uint32_t n, enum qy_pooling pooling, struct qy_arena *arena)
+{
+    const struct qyi_a2ats *a = rank->ctx;
+    const size_t mark = qy_arena_mark(arena);
+    struct qy_code_topk_item *items = qyi_rank_take(arena, n * sizeof(*items));
+
+    if (!items) {
+        return QY_ERR_NOMEM;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        const struct qyi_rank_span *span = &goals[i].span;
+        const struct qy_select_item *it = span->item;
+
+        items[i] = (struct qy_code_topk_item){
+            .quantizer = &a->quantizers[it->layer * rank->params->n_kv_heads + it->kv_head],
+            .q = it->q,
+            .codes = it->index,
+            .first = span->first,
+            .n = span->n,
+            .group = it->group,
+            .k = goals[i].k,
+            .resident = span->scores - qyi_rank_n_resident(it),
+            .resident_stride = span->stride,
+            .n_resident = qyi_rank_n_resident(it),
+            .pooling = pooling,
+            .ids = goals[i].ids,
+            .n_ids = goals[i].n_ids};
+    }
+    const enum qy_status st =
+        qy_device_code_topk(rank->params->dev, items, n, rank->params->scale, arena);
+    qy_arena_rewind(arena, mark);
+    return st;
+}
+
+static size_t best_codes_scratch(const struct qyi_rank *rank, uint32_t n_goals, uint32_t max_n)
+{
+    const struct qyi_a2ats *a = rank->ctx;
+    const uint32_t group = rank->params->n_heads / rank->params->n_kv_heads;
+
+    return n_goals * sizeof(struct qy_code_topk_item) + (size_t)2 * QYI_RANK_ALIGN +
+           qy_device_code_topk_scratch(rank->params->dev, n_goals, max_n, &a->quantizers[0], group);
+}
+
 const struct qyi_rank_stage qyi_stage_codes = {.score = score_codes,
-                                               .scratch = score_codes_scratch};
+                                               .scratch = score_codes_scratch,
+                                               .best = best_codes,
+                                               .best_scratch = best_codes_scratch};
 
 static enum qy_status score_keys(const struct qyi_rank *rank, const struct qyi_rank_span *spans,
                                  uint32_t n, struct qy_arena *arena)

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * See rank.h. For one (sequence, KV head) a pass holds scores [group][sinks + window + tokens] and
- * their pooled shares. A rerank's pass reuses the memory of the first pass, whose scores are spent
- * once its candidates are known. Items are taken in batches, so that the scores of a batch stay
- * near the processor's caches and the scratch stays bounded whatever the number of sequences.
+ * their pooled shares; of a first pass that chooses at once, those of sinks and window only. A
+ * rerank's pass reuses the memory of the first pass, whose scores are spent once its candidates are
+ * known. Items are taken in batches, so that the scores of a batch stay near the processor's caches
+ * and the scratch stays bounded whatever the number of sequences.
  */
 #include "retrieval/rank_pass.h"
 
@@ -30,73 +31,6 @@ static size_t larger(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-/* Scores of one item of n tokens, and what the stages take for it: the least that it takes. */
-static size_t item_bytes(const struct qyi_rank *rank, uint32_t n)
-{
-    return group_of(rank) * qyi_rank_stride(n) * sizeof(float) +
-           larger(stage_bytes(rank, rank->first), stage_bytes(rank, rank->rerank));
-}
-
-/* Scores, shares, candidates and lists of one item of n tokens: the most that they can take. */
-static size_t item_bytes_most(const struct qyi_rank *rank, uint32_t n)
-{
-    const size_t line = qyi_rank_stride(n) * sizeof(float);
-    const uint32_t lines = group_of(rank) + 1 + (rank->rerank != NULL);
-
-    return line * (lines + (rank->pooling == QY_POOLED_UNION ? group_of(rank) : 0U)) +
-           (size_t)2 * QYI_RANK_ALIGN;
-}
-
-/* Items taken together: what a thread's cache holds, and no thread without work. */
-static uint32_t batch_items(const struct qyi_rank *rank, uint32_t n_items, uint32_t max_n)
-{
-    const size_t threads = qy_team_size(rank->params->rt->team);
-    const size_t most = larger(threads * BATCH_BYTES_PER_THREAD / item_bytes(rank, max_n), threads);
-
-    if (n_items <= most) {
-        return n_items;
-    }
-    const size_t n_batches = (n_items + most - 1) / most;
-    return (uint32_t)((n_items + n_batches - 1) / n_batches);
-}
-
-/* What kernels and stages take for a batch of n items over up to max_n tokens. */
-static size_t kernel_bytes(const struct qyi_rank *rank, uint32_t n, uint32_t max_n)
-{
-    const uint32_t n_topks = rank->pooling == QY_POOLED_UNION ? n * group_of(rank) : n;
-    size_t bytes = qy_device_topk_scratch(rank->params->dev, n_topks, max_n);
-
-    if (rank->first->scratch) {
-        bytes = larger(bytes, rank->first->scratch(rank, n));
-    }
-    if (rank->rerank && rank->rerank->scratch) {
-        bytes = larger(bytes, rank->rerank->scratch(rank, n));
-    }
-    return bytes;
-}
-
-/* The largest over all batches that a call of up to n_items over up to max_n tokens forms: shorter
- * contexts form larger batches. */
-size_t qyi_rank_scratch(const struct qyi_rank *rank, uint32_t n_items, uint32_t max_n)
-{
-    size_t most = 0;
-
-    for (uint64_t n = max_n; n > 0; n /= 2) {
-        /* batches are largest at the low end of the range (n/2, n] */
-        const uint32_t least_n = (uint32_t)(n / 2 + 1);
-        const size_t threads = qy_team_size(rank->params->rt->team);
-        const size_t fit =
-            larger(threads * BATCH_BYTES_PER_THREAD / item_bytes(rank, least_n), threads);
-        const uint32_t items = n_items < fit ? n_items : (uint32_t)fit;
-
-        most = larger(most, items * item_bytes_most(rank, (uint32_t)n) +
-                                items * (2 * sizeof(struct qyi_rank_goal) + sizeof(uint32_t)) +
-                                qyi_rank_pass_bytes(items, group_of(rank)) +
-                                kernel_bytes(rank, items, (uint32_t)n));
-    }
-    return most + (size_t)4 * QYI_RANK_ALIGN;
-}
-
 /* Candidates of a rerank: at least k, at most all. */
 static uint32_t n_candidates(const struct qyi_rank *rank, const struct qy_select_item *it)
 {
@@ -105,19 +39,120 @@ static uint32_t n_candidates(const struct qyi_rank *rank, const struct qy_select
     return want < it->hi - it->lo ? (uint32_t)want : it->hi - it->lo;
 }
 
+/* Does the pass over all tokens choose without scores of each? */
+static int chooses_at_once(const struct qyi_rank *rank)
+{
+    return rank->first->best && (rank->rerank || rank->pooling != QY_POOLED_UNION);
+}
+
+/* Tokens of one item beside sinks and window whose scores are held together. */
+static uint32_t n_scored(const struct qyi_rank *rank, const struct qy_select_item *it)
+{
+    if (!chooses_at_once(rank)) {
+        return it->hi - it->lo;
+    }
+    return rank->rerank ? n_candidates(rank, it) : 0;
+}
+
+/* k of one list of a union. */
+static uint32_t union_k(const struct qyi_rank *rank, const struct qy_select_item *it)
+{
+    const uint32_t k = rank->per_head ? it->k : it->k / it->group;
+
+    return k < it->hi - it->lo ? k : it->hi - it->lo;
+}
+
+/* Scores, shares, candidates and lists of one item, and what a stage takes for it. */
+static size_t item_bytes(const struct qyi_rank *rank, const struct qy_select_item *it)
+{
+    const uint32_t n = n_scored(rank, it);
+    size_t bytes = it->group * qyi_rank_stride(qyi_rank_n_resident(it) + n) * sizeof(float);
+
+    bytes += qyi_rank_pad(n * sizeof(float));
+    if (rank->pooling == QY_POOLED_UNION) {
+        bytes += qyi_rank_pad((size_t)it->group * union_k(rank, it) * sizeof(uint32_t));
+    }
+    if (rank->rerank) {
+        bytes += qyi_rank_pad(n_candidates(rank, it) * sizeof(uint32_t));
+    }
+    return bytes + larger(stage_bytes(rank, rank->first), stage_bytes(rank, rank->rerank));
+}
+
+/* The most that item_bytes can be for an item of n tokens. */
+static size_t item_bytes_most(const struct qyi_rank *rank, uint32_t n)
+{
+    const size_t line = qyi_rank_stride(n) * sizeof(float);
+    const uint32_t lines = group_of(rank) + 1 + (rank->rerank != NULL);
+
+    return line * (lines + (rank->pooling == QY_POOLED_UNION ? group_of(rank) : 0U)) +
+           larger(stage_bytes(rank, rank->first), stage_bytes(rank, rank->rerank));
+}
+
+/* Bytes of a batch: what the threads' caches hold. */
+static size_t batch_bytes(const struct qyi_rank *rank)
+{
+    return qy_team_size(rank->params->rt->team) * (size_t)BATCH_BYTES_PER_THREAD;
+}
+
+/* How many of n items go together, in batches of about the same size: no thread is without work. */
+static uint32_t batch_items(const struct qyi_rank *rank, const struct qy_select_item *items,
+                            uint32_t n)
+{
+    const uint32_t least = qy_team_size(rank->params->rt->team);
+    size_t all = 0;
+    size_t bytes = 0;
+    uint32_t taken = 0;
+
+    for (uint32_t i = 0; i < n; i++) {
+        all += item_bytes(rank, &items[i]);
+    }
+    const size_t share = all / (all / batch_bytes(rank) + 1);
+    while (taken < n && (taken < least || bytes < share)) {
+        bytes += item_bytes(rank, &items[taken++]);
+    }
+    return taken;
+}
+
+/* What kernels and stages take for a batch, beside what grows with the number of items. */
+static size_t kernel_bytes(const struct qyi_rank *rank, uint32_t n_items, uint32_t max_n)
+{
+    size_t bytes = qy_device_topk_scratch(rank->params->dev, 1, max_n);
+
+    if (rank->first->scratch) {
+        bytes = larger(bytes, rank->first->scratch(rank, 1));
+    }
+    if (rank->rerank && rank->rerank->scratch) {
+        bytes = larger(bytes, rank->rerank->scratch(rank, 1));
+    }
+    if (chooses_at_once(rank)) {
+        bytes = larger(bytes, rank->first->best_scratch(rank, n_items, max_n));
+    }
+    return bytes;
+}
+
+size_t qyi_rank_scratch(const struct qyi_rank *rank, uint32_t n_items, uint32_t max_n)
+{
+    const size_t most = item_bytes_most(rank, max_n);
+    const size_t batch = larger(batch_bytes(rank), qy_team_size(rank->params->rt->team) * most);
+
+    return batch + most + n_items * (2 * sizeof(struct qyi_rank_goal) + sizeof(uint32_t)) +
+           qyi_rank_pass_bytes(n_items, group_of(rank)) + kernel_bytes(rank, n_items, max_n) +
+           (size_t)4 * QYI_RANK_ALIGN;
+}
+
 /* The last pass of one item, as if there were no rerank. QY_ERR_NOMEM: the arena is full. */
 static enum qy_status goal_take(const struct qyi_rank *rank, const struct qy_select_item *it,
                                 struct qy_arena *arena, struct qyi_rank_goal *goal)
 {
-    const size_t stride = qyi_rank_stride(it->n);
-    const uint32_t range = it->hi - it->lo;
+    const uint32_t n = n_scored(rank, it);
+    const size_t stride = qyi_rank_stride(qyi_rank_n_resident(it) + n);
     const int unite = rank->pooling == QY_POOLED_UNION;
     float *scores = qyi_rank_take(arena, it->group * stride * sizeof(*scores));
-    float *pooled = qyi_rank_take(arena, range * sizeof(*pooled));
+    float *pooled = qyi_rank_take(arena, n * sizeof(*pooled));
 
     *goal = (struct qyi_rank_goal){.span = {.item = it,
                                             .first = it->lo,
-                                            .n = range,
+                                            .n = it->hi - it->lo,
                                             .scores = scores + qyi_rank_n_resident(it),
                                             .stride = stride},
                                    .k = it->k,
@@ -128,8 +163,7 @@ static enum qy_status goal_take(const struct qyi_rank *rank, const struct qy_sel
         return QY_ERR_NOMEM;
     }
     if (unite) {
-        goal->k = rank->per_head ? it->k : it->k / it->group;
-        goal->k = goal->k < range ? goal->k : range;
+        goal->k = union_k(rank, it);
         goal->lists = qyi_rank_take(arena, (size_t)it->group * goal->k * sizeof(*goal->lists));
     }
     return unite && !goal->lists ? QY_ERR_NOMEM : QY_OK;
@@ -202,17 +236,13 @@ static enum qy_status select_batch(const struct qyi_rank *rank, const struct qy_
 enum qy_status qyi_rank_select(const struct qyi_rank *rank, const struct qy_select_item *items,
                                uint32_t n_items, struct qy_arena *arena)
 {
-    uint32_t max_n = 1;
+    uint32_t n;
 
-    for (uint32_t i = 0; i < n_items; i++) {
-        max_n = items[i].n > max_n ? items[i].n : max_n;
-    }
-    const uint32_t step = batch_items(rank, n_items, max_n);
-    for (uint32_t first = 0; first < n_items; first += step) {
-        const uint32_t n = n_items - first < step ? n_items - first : step;
+    for (uint32_t first = 0; first < n_items; first += n) {
         const size_t mark = qy_arena_mark(arena);
-        const enum qy_status st = select_batch(rank, &items[first], n, arena);
 
+        n = batch_items(rank, &items[first], n_items - first);
+        const enum qy_status st = select_batch(rank, &items[first], n, arena);
         qy_arena_rewind(arena, mark);
         if (st != QY_OK) {
             return st;

@@ -22,6 +22,7 @@ struct qyi_rank_span {
 };
 
 struct qyi_rank;
+struct qyi_rank_goal;
 
 /* A way to score. */
 struct qyi_rank_stage {
@@ -31,6 +32,12 @@ struct qyi_rank_stage {
                             uint32_t n, struct qy_arena *arena); /* [noalloc] */
     /* Arena bytes of a call of n spans; grows with n. NULL: none. */
     size_t (*scratch)(const struct qyi_rank *rank, uint32_t n_spans);
+    /* Scores, pools and takes the best of whole ranges at once, where only k counts and pooling is
+     * no union; the resident scores are there. NULL: the pass does it in three calls. */
+    enum qy_status (*best)(const struct qyi_rank *rank, const struct qyi_rank_goal *goals,
+                           uint32_t n, enum qy_pooling pooling,
+                           struct qy_arena *arena); /* [noalloc] */
+    size_t (*best_scratch)(const struct qyi_rank *rank, uint32_t n_goals, uint32_t max_n);
 };
 
 /* A plain value: a policy makes it at open. */

@@ -127,6 +127,14 @@ static enum qy_status take_union(const struct qyi_rank_pass *pass, struct qy_are
     return st == QY_OK ? qy_device_union(pass->rank->params->dev, unions, pass->n) : st;
 }
 
+/* The best, by a stage that needs no scores of each. */
+static enum qy_status take_at_once(const struct qyi_rank_pass *pass, struct qy_arena *arena)
+{
+    const enum qy_pooling pooling = pass->pooling == QY_POOLED_MAX ? QY_POOL_MAX : QY_POOL_MEAN;
+
+    return pass->stage->best(pass->rank, pass->goals, pass->n, pooling, arena);
+}
+
 enum qy_status qyi_rank_pass_run(const struct qyi_rank_pass *pass, struct qy_arena *arena)
 {
     const int unite = pass->pooling == QY_POOLED_UNION;
@@ -139,11 +147,13 @@ enum qy_status qyi_rank_pass_run(const struct qyi_rank_pass *pass, struct qy_are
     if (!unite) {
         st = score_resident(pass, arena);
     }
-    if (st == QY_OK) {
+    if (st == QY_OK && pass->stage->best && !unite) {
+        st = take_at_once(pass, arena);
+    } else if (st == QY_OK) {
         st = score_spans(pass, arena);
-    }
-    if (st == QY_OK) {
-        st = unite ? take_union(pass, arena) : take_pooled(pass, arena);
+        if (st == QY_OK) {
+            st = unite ? take_union(pass, arena) : take_pooled(pass, arena);
+        }
     }
     qy_arena_rewind(arena, mark);
     return st;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quarry bench kernels, third part: codes of quantizers, encoded and scored. */
+/* quarry bench kernels, third part: codes of quantizers, encoded, scored and chosen by. */
 #include <stdlib.h>
 
 #include "serve/bench.h"
@@ -12,14 +12,19 @@ enum {
     SHIFT = 7,
     N_BLOCKS = ITEMS * (TOKENS >> SHIFT),
     MAX_WORDS = 4096,
+    K = 246, /* 3 % */
     RUNS = 15
 };
+
+enum work { ENCODE, SCORE, CHOOSE };
 
 struct codes {
     struct qy_quantizer quantizer;
     float *encode, *bias, *decode, *keys, *q, *scores;
     uint8_t *slabs;
-    uint8_t **blocks; /* [N_BLOCKS] */
+    uint8_t **blocks; /* [N_BLOCKS]      */
+    uint32_t *ids;    /* [ITEMS][K]      */
+    uint32_t counts[ITEMS];
     void *scratch;
     size_t scratch_bytes;
     uint32_t n_keys; /* encoded in one call and item */
@@ -59,6 +64,38 @@ static enum qy_status score(struct codes *c, struct qy_device *dev)
     return qy_device_code_score(dev, items, ITEMS, 0.125f, &arena);
 }
 
+static enum qy_status choose(struct codes *c, struct qy_device *dev)
+{
+    struct qy_code_topk_item items[ITEMS];
+    struct qy_arena arena;
+    qy_arena_init(&arena, c->scratch, c->scratch_bytes);
+    for (uint32_t i = 0; i < ITEMS; i++) {
+        items[i] = (struct qy_code_topk_item){
+            .quantizer = &c->quantizer,
+            .q = c->q,
+            .codes = {c->blocks + (size_t)i * (TOKENS >> SHIFT), 0, SHIFT},
+            .n = TOKENS,
+            .group = GROUP,
+            .k = K,
+            .ids = c->ids + (size_t)i * K,
+            .n_ids = &c->counts[i]};
+    }
+    return qy_device_code_topk(dev, items, ITEMS, 0.125f, &arena);
+}
+
+static enum qy_status work_once(struct codes *c, struct qy_device *dev, enum work work)
+{
+    switch (work) {
+    case ENCODE:
+        return encode(c, dev);
+    case SCORE:
+        return score(c, dev);
+    case CHOOSE:
+        break;
+    }
+    return choose(c, dev);
+}
+
 /* Floats of -1 .. 1. */
 static float *numbers(size_t n)
 {
@@ -76,6 +113,9 @@ static enum qy_status prepare(struct codes *c, struct qy_device *dev, struct qy_
     const size_t slab = (size_t)2 * HEAD_DIM << SHIFT; /* room for any of the quantizers */
     const struct qy_quantizer largest = {
         .d = HEAD_DIM, .m = 1, .bits = 16, .n_words = MAX_WORDS, .encode = NULL};
+    const struct qy_quantizer coarse = {.d = HEAD_DIM, .m = 16, .bits = 4, .n_words = 16};
+    const size_t chosen = qy_device_code_topk_scratch(dev, ITEMS, TOKENS, &coarse, GROUP);
+    const size_t scored = qy_device_code_score_scratch(dev, ITEMS, &largest, GROUP);
     c->encode = numbers((size_t)HEAD_DIM * MAX_WORDS);
     c->decode = numbers((size_t)HEAD_DIM * MAX_WORDS);
     c->bias = numbers((size_t)MAX_WORDS + 1);
@@ -84,10 +124,11 @@ static enum qy_status prepare(struct codes *c, struct qy_device *dev, struct qy_
     c->scores = calloc((size_t)ITEMS * GROUP * TOKENS, sizeof *c->scores);
     c->slabs = aligned_alloc(64, slab * N_BLOCKS);
     c->blocks = calloc(N_BLOCKS, sizeof *c->blocks);
-    c->scratch_bytes = (qy_device_code_score_scratch(dev, ITEMS, &largest, GROUP) + 63) / 64 * 64;
+    c->ids = calloc((size_t)ITEMS * K, sizeof *c->ids);
+    c->scratch_bytes = ((scored > chosen ? scored : chosen) + 63) / 64 * 64;
     c->scratch = aligned_alloc(64, c->scratch_bytes);
     if (!c->encode || !c->decode || !c->bias || !c->keys || !c->q || !c->scores || !c->slabs ||
-        !c->blocks || !c->scratch) {
+        !c->blocks || !c->ids || !c->scratch) {
         return qy_error_set(err, QY_ERR_NOMEM, "bench kernels: needs 40 MiB of memory for codes");
     }
     for (size_t i = 0; i < slab * N_BLOCKS; i++) { /* any bytes; of 16 bits below MAX_WORDS */
@@ -99,16 +140,18 @@ static enum qy_status prepare(struct codes *c, struct qy_device *dev, struct qy_
     return QY_OK;
 }
 
-static enum qy_status measure(struct codes *c, struct qy_device *dev, int scored, const char *name,
-                              double ceiling, struct qyi_bench_report *report, struct qy_error *err)
+static enum qy_status measure(struct codes *c, struct qy_device *dev, enum work work,
+                              const char *name, double ceiling, struct qyi_bench_report *report,
+                              struct qy_error *err)
 {
     uint64_t samples[RUNS];
     const double bytes =
-        scored ? (double)(TOKENS >> SHIFT) * (double)qy_code_slab_bytes(&c->quantizer, 1u << SHIFT)
-               : (double)c->n_keys * HEAD_DIM * sizeof(float);
+        work == ENCODE
+            ? (double)c->n_keys * HEAD_DIM * sizeof(float)
+            : (double)(TOKENS >> SHIFT) * (double)qy_code_slab_bytes(&c->quantizer, 1u << SHIFT);
     for (int r = -1; r < RUNS; r++) { /* one to warm up */
         const uint64_t begin = qy_clock_ns();
-        const enum qy_status st = scored ? score(c, dev) : encode(c, dev);
+        const enum qy_status st = work_once(c, dev, work);
         if (st != QY_OK) {
             return qy_error_set(err, st, "bench %s: %s", name, qy_status_name(st));
         }
@@ -127,16 +170,19 @@ enum qy_status qyi_bench_codes(struct qy_device *solo, double ceiling_solo, stru
     static const struct {
         const char *name;
         uint32_t m, bits, n_words, n_keys;
-        int solo, scored;
+        int solo;
+        enum work work;
     } list[] = {
-        {"encode_pq4 m=16 d=64, 1 thread", 16, 4, 16, 1024, 1, 0},
-        {"encode_pq4 m=16 d=64, team", 16, 4, 16, 1024, 0, 0},
-        {"encode_pq4 m=16 d=64, one key of 16", 16, 4, 16, 1, 1, 0},
-        {"encode_vq 4096 words d=64, team", 1, 16, MAX_WORDS, 64, 0, 0},
-        {"code_score_pq4 m=16 g=3, 1 thread", 16, 4, 16, TOKENS, 1, 1},
-        {"code_score_pq4 m=16 g=3, team", 16, 4, 16, TOKENS, 0, 1},
-        {"code_score_vq 4096 words g=3, 1 thread", 1, 16, MAX_WORDS, TOKENS, 1, 1},
-        {"code_score_vq 4096 words g=3, team", 1, 16, MAX_WORDS, TOKENS, 0, 1},
+        {"encode_pq4 m=16 d=64, 1 thread", 16, 4, 16, 1024, 1, ENCODE},
+        {"encode_pq4 m=16 d=64, team", 16, 4, 16, 1024, 0, ENCODE},
+        {"encode_pq4 m=16 d=64, one key of 16", 16, 4, 16, 1, 1, ENCODE},
+        {"encode_vq 4096 words d=64, team", 1, 16, MAX_WORDS, 64, 0, ENCODE},
+        {"code_score_pq4 m=16 g=3, 1 thread", 16, 4, 16, TOKENS, 1, SCORE},
+        {"code_score_pq4 m=16 g=3, team", 16, 4, 16, TOKENS, 0, SCORE},
+        {"code_topk_pq4 m=16 g=3 k=3%, 1 thread", 16, 4, 16, TOKENS, 1, CHOOSE},
+        {"code_topk_pq4 m=16 g=3 k=3%, team", 16, 4, 16, TOKENS, 0, CHOOSE},
+        {"code_score_vq 4096 words g=3, 1 thread", 1, 16, MAX_WORDS, TOKENS, 1, SCORE},
+        {"code_score_vq 4096 words g=3, team", 1, 16, MAX_WORDS, TOKENS, 0, SCORE},
     };
     struct codes c = {.n_keys = 0};
     enum qy_status st = prepare(&c, team, err);
@@ -149,7 +195,7 @@ enum qy_status qyi_bench_codes(struct qy_device *solo, double ceiling_solo, stru
                                             .bias = c.bias,
                                             .decode = c.decode};
         c.n_keys = list[i].n_keys;
-        st = measure(&c, list[i].solo ? solo : team, list[i].scored, list[i].name,
+        st = measure(&c, list[i].solo ? solo : team, list[i].work, list[i].name,
                      list[i].solo ? ceiling_solo : ceiling, report, err);
     }
     free(c.encode);
@@ -160,6 +206,7 @@ enum qy_status qyi_bench_codes(struct qy_device *solo, double ceiling_solo, stru
     free(c.scores);
     free(c.slabs);
     free(c.blocks);
+    free(c.ids);
     free(c.scratch);
     return st;
 }

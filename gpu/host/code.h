@@ -9,7 +9,7 @@
  *
  *   group 0: [sub-vector 0: L bytes][sub-vector 1: L bytes] ..   group 1: ..
  *
- * Token i of a half is byte (i mod L/4) * 4 + i / (L/4): sums of bytes that are widened to 32 bits
+ * Token i of a half is byte (i mod L/2) * 2 + i / (L/2): sums of bytes that are widened to 16 bits
  * come out in the order of tokens, without a shuffle.
  *
  * 8-bit codes: [token][m] bytes. 16-bit codes: [token] uint16_t.
@@ -39,7 +39,7 @@ static inline size_t qyi_code4_at(uint32_t lane, uint32_t m, uint32_t token, uin
 {
     const uint32_t i = token % lane;
     *bit = token / lane % 2 * 4;
-    return (size_t)(token / (2 * lane)) * m * lane + i % (lane / 4) * 4 + i / (lane / 4);
+    return (size_t)(token / (2 * lane)) * m * lane + i % (lane / 2) * 2 + i / (lane / 2);
 }
 
 /* 4-bit tables of one query head: score = base + step * sum_j entries[j][code_j], where any
@@ -48,17 +48,30 @@ struct qyi_code_head {
     float base, step;
 };
 
-/* One group of 4-bit codes for some heads; out [n_heads][stride], 2 * lane scores each. */
+/* Sums of entries of one group of 4-bit codes for some heads: sums [n_heads][stride], 2 * lane each.
+ * Such a sum is at most 255 * 64. */
 struct qyi_code_group {
     const uint8_t *codes; /* [m][lane] */
     const uint8_t *next;  /* what will be needed soon, as many bytes; NULL: nothing */
     uint32_t lane, m, n_heads;
-    const uint8_t *entries;            /* [n_heads][m][16], 16-byte aligned */
-    const struct qyi_code_head *heads; /* [n_heads] */
-    float *out;
+    const uint8_t *entries; /* [n_heads][m][16], 16-byte aligned */
+    uint16_t *sums;
     size_t stride;
 };
 typedef void (*qyi_code_scan_fn)(const struct qyi_code_group *group);
+
+/* Places whose sums of entries are pooled over the heads: sum or largest of the heads'
+ * exp(base + step * sum). */
+struct qyi_code_pool {
+    const uint16_t *sums; /* [group][stride] */
+    size_t stride;
+    const struct qyi_code_head *heads; /* [group] */
+    uint32_t group;
+    int largest;
+    const uint32_t *places; /* [n] */
+    uint32_t n;
+    float *pooled; /* [n] */
+};
 
 /* Tokens of one slab: out[h * stride + i] = sum_j tables[j][code of token i][h]. */
 struct qyi_code_gather {
@@ -84,6 +97,19 @@ struct qyi_code_kernels {
     void (*table_wide)(const struct qy_quantizer *quantizer, const float *q, uint32_t n_heads,
                        float scale, uint32_t begin, uint32_t end, float *tables);
     qyi_code_scan_fn scan[3]; /* by lane: 16, 32, 64 */
+    /* scores[i] = base + step * sums[i]. */
+    void (*scores)(const uint16_t *sums, uint32_t n, const struct qyi_code_head *head,
+                   float *scores);
+    /* The largest of n > 0 sums. */
+    uint32_t (*largest)(const uint16_t *sums, uint32_t n);
+    /* exp(base + step * sum) of n sums, none above `most`, added up. */
+    float (*mass)(const uint16_t *sums, uint32_t n, uint32_t most,
+                  const struct qyi_code_head *head);
+    void (*pool)(const struct qyi_code_pool *pool);
+    /* The largest of n scores, as a finite number, NaN being the least; the sum of exp(score - base).
+     */
+    float (*scores_largest)(const float *scores, uint32_t n);
+    float (*scores_mass)(const float *scores, uint32_t n, float base);
     void (*gather)(const struct qyi_code_gather *gather);
 };
 
@@ -101,6 +127,27 @@ void qyi_code_scan_xmm(const struct qyi_code_group *group);
 void qyi_code_scan_avx2(const struct qyi_code_group *group);
 void qyi_code_scan_avx512(const struct qyi_code_group *group);
 #endif
+
+/* Sums of whole groups of 4-bit codes, of tokens begin .. end - 1: multiples of qyi_code4_step, token
+ * begin is sums[0] of each head [group][stride]. Tokens past `last` may be of slabs that are not
+ * there: they are not looked at ahead. */
+struct qyi_code_sums {
+    const struct qyi_code_kernels *kernels;
+    const struct qy_slab *codes;
+    uint32_t m, group;
+    const uint8_t *entries; /* [group][m][16] */
+    uint64_t last;
+    uint16_t *sums;
+    size_t stride;
+};
+void qyi_code_sums(const struct qyi_code_sums *s, uint64_t begin, uint64_t end);
+
+/* Tokens of a group: of what exists of it in slabs of n_tokens. */
+static inline uint32_t qyi_code4_step(uint32_t n_tokens)
+{
+    const uint32_t lane = qyi_code4_lane(n_tokens);
+    return n_tokens < 2 * lane ? n_tokens : 2 * lane;
+}
 
 /* Table of a level. */
 const struct qyi_code_kernels *qyi_code_for(enum qy_cpu_level level);

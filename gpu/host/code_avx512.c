@@ -4,8 +4,10 @@
 #include "gpu/host/code_vec_avx512.h"
 
 #include "gpu/host/code_gather_body.h"
+#include "gpu/host/code_sums_body.h"
 #include "gpu/host/code_table_body.h"
 #include "gpu/host/encode_body.h"
+#include "gpu/host/scores_body.h"
 
 const struct qyi_code_kernels qyi_code_avx512 = {
     .encode4 = encode4,
@@ -13,6 +15,12 @@ const struct qyi_code_kernels qyi_code_avx512 = {
     .table4 = table4,
     .table_wide = table_wide,
     .scan = {qyi_code_scan_xmm, qyi_code_scan_avx2, qyi_code_scan_avx512},
+    .scores = sums_scores,
+    .largest = sums_largest,
+    .mass = sums_mass,
+    .pool = sums_pool,
+    .scores_largest = scores_max,
+    .scores_mass = scores_mass,
     .gather = gather_codes,
 };
 #endif

@@ -11,7 +11,6 @@
 
 #if BYTES == 64
 typedef __m512i bytes;
-typedef __m512 floats;
 #define BV(name) _mm512_##name
 #define BV_WHOLE(name) _mm512_##name##_si512
 /* The 16 entries of a sub-vector in every 128 bits. */
@@ -21,7 +20,6 @@ static inline bytes bytes_table(const uint8_t *entries)
 }
 #elif BYTES == 32
 typedef __m256i bytes;
-typedef __m256 floats;
 #define BV(name) _mm256_##name
 #define BV_WHOLE(name) _mm256_##name##_si256
 static inline bytes bytes_table(const uint8_t *entries)
@@ -30,7 +28,6 @@ static inline bytes bytes_table(const uint8_t *entries)
 }
 #else
 typedef __m128i bytes;
-typedef __m128 floats;
 #define BV(name) _mm_##name
 #define BV_WHOLE(name) _mm_##name##_si128
 static inline bytes bytes_table(const uint8_t *entries)
@@ -68,24 +65,18 @@ static inline bytes bytes_sub16(bytes a, bytes b)
 {
     return BV(sub_epi16)(a, b);
 }
-/* Of 16 bits: up == 0 the high byte, else the low byte moved up. */
-static inline bytes bytes_shift8(bytes a, const int up)
+/* Of 16 bits: the high byte; the low byte moved up. */
+static inline bytes bytes_down8(bytes a)
 {
-    return up ? BV(slli_epi16)(a, 8) : BV(srli_epi16)(a, 8);
+    return BV(srli_epi16)(a, 8);
 }
-/* base + step * the low (high == 0) or high 16 bits of each 32. */
-static inline floats bytes_scores(bytes sums, const int high, floats step, floats base)
+static inline bytes bytes_up8(bytes a)
 {
-    const bytes n = high ? BV(srli_epi32)(sums, 16) : BV_WHOLE(and)(sums, BV(set1_epi32)(0xffff));
-    return BV(fmadd_ps)(step, BV(cvtepi32_ps)(n), base);
+    return BV(slli_epi16)(a, 8);
 }
-static inline floats floats_set1(float x)
+static inline void bytes_store(uint16_t *p, bytes b)
 {
-    return BV(set1_ps)(x);
-}
-static inline void floats_store(float *p, floats v)
-{
-    BV(storeu_ps)(p, v);
+    BV_WHOLE(storeu)((bytes *)(void *)p, b);
 }
 
 #endif

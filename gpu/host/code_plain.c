@@ -3,18 +3,18 @@
 #include "gpu/host/code_vec_plain.h"
 
 #include "gpu/host/code_gather_body.h"
+#include "gpu/host/code_sums_body.h"
 #include "gpu/host/code_table_body.h"
 #include "gpu/host/encode_body.h"
+#include "gpu/host/scores_body.h"
 
 /* As qyi_code_scan_fn, any lane. */
 static void scan_plain(const struct qyi_code_group *group)
 {
     const uint32_t lane = group->lane;
-    const uint32_t quarter = lane / 4;
     uint16_t sum[2 * QYI_CODE_MAX_LANE];
 
     for (uint32_t h = 0; h < group->n_heads; h++) {
-        const struct qyi_code_head head = group->heads[h];
         memset(sum, 0, sizeof(sum));
         for (uint32_t j = 0; j < group->m; j++) {
             const uint8_t *codes = group->codes + (size_t)j * lane;
@@ -25,10 +25,8 @@ static void scan_plain(const struct qyi_code_group *group)
             }
         }
         for (uint32_t i = 0; i < 2 * lane; i++) {
-            const uint32_t at = i / lane * lane + i % quarter * 4 + i % lane / quarter;
-            /* in f64, where the product is exact: rounded once, as a fused multiply-add is */
-            group->out[h * group->stride + i] =
-                (float)((double)head.base + (double)head.step * (double)sum[at]);
+            group->sums[h * group->stride + i] =
+                sum[i / lane * lane + i % (lane / 2) * 2 + i % lane / (lane / 2)];
         }
     }
 }
@@ -39,6 +37,12 @@ const struct qyi_code_kernels qyi_code_plain = {
     .table4 = table4,
     .table_wide = table_wide,
     .scan = {scan_plain, scan_plain, scan_plain},
+    .scores = sums_scores,
+    .largest = sums_largest,
+    .mass = sums_mass,
+    .pool = sums_pool,
+    .scores_largest = scores_max,
+    .scores_mass = scores_mass,
     .gather = gather_codes,
 };
 

@@ -54,7 +54,7 @@ ALWAYS_INLINE void scan_step(const uint8_t *codes, size_t lane, const uint8_t *e
         QYI_UNROLL
         for (int p = 0; p < SCAN_HALVES; p++) {
             sums[h][p].words = bytes_add16(sums[h][p].words, sum[p]);
-            sums[h][p].odd = bytes_add16(sums[h][p].odd, bytes_shift8(sum[p], 0));
+            sums[h][p].odd = bytes_add16(sums[h][p].odd, bytes_down8(sum[p]));
         }
     }
 }
@@ -65,7 +65,6 @@ ALWAYS_INLINE void scan_column(const struct qyi_code_group *g, uint32_t column, 
 {
     struct scan_sums sums[QYI_CODE_HEADS][SCAN_HALVES];
     const size_t lane = g->lane;
-    const size_t quarter = lane / 4;
     const size_t head_bytes = (size_t)g->m * 16;
     const uint8_t *codes = g->codes + column;
     const uint8_t *entries = g->entries;
@@ -88,18 +87,13 @@ ALWAYS_INLINE void scan_column(const struct qyi_code_group *g, uint32_t column, 
     }
     QYI_UNROLL
     for (int h = 0; h < nh; h++) {
-        const floats step = floats_set1(g->heads[h].step);
-        const floats base = floats_set1(g->heads[h].base);
         QYI_UNROLL
         for (int p = 0; p < SCAN_HALVES; p++) {
-            const size_t begin = (size_t)(SCAN_HALVES == 2 ? p : half) * lane + column / 4;
-            float *out = g->out + (size_t)h * g->stride + begin;
+            const size_t begin = (size_t)(SCAN_HALVES == 2 ? p : half) * lane + column / 2;
+            uint16_t *to = g->sums + (size_t)h * g->stride + begin;
             const bytes odd = sums[h][p].odd;
-            const bytes even = bytes_sub16(sums[h][p].words, bytes_shift8(odd, 1));
-            floats_store(out, bytes_scores(even, 0, step, base));
-            floats_store(out + quarter, bytes_scores(odd, 0, step, base));
-            floats_store(out + 2 * quarter, bytes_scores(even, 1, step, base));
-            floats_store(out + 3 * quarter, bytes_scores(odd, 1, step, base));
+            bytes_store(to, bytes_sub16(sums[h][p].words, bytes_up8(odd)));
+            bytes_store(to + lane / 2, odd);
         }
     }
 }

@@ -8,16 +8,14 @@
  * The arithmetic is in code_table_body.h, code_scan_body.h and code_gather_body.h. A score depends
  * on its token's code and the query alone.
  */
-#include <string.h>
-
 #include "gpu/host/code.h"
 #include "gpu/host/host.h"
 #include "gpu/host/rows.h"
 
 enum {
-    RANGE_TOKENS = 2048,   /* a multiple of QYI_CODE_SPLIT                          */
-    RANGE_WORDS = 512,     /* of a gather table                                     */
-    AHEAD = 2,             /* slabs: one takes less time than memory needs to answer */
+    RANGE_TOKENS = 2048, /* a multiple of QYI_CODE_SPLIT                          */
+    RANGE_WORDS = 512,   /* of a gather table                                     */
+    SUMS_STRIDE = RANGE_TOKENS + QYI_CODE_SPLIT,
     TEAM_WORK = 512 * 1024 /* look-ups of 4-bit codes: below, the caller alone is faster */
 };
 
@@ -79,46 +77,30 @@ static void make_tables(const struct score_job *job, uint32_t i, uint32_t range)
 
 /* ---- 4 bits ------------------------------------------------------------------------------------ */
 
-/* Tokens begin .. end - 1 (relative to 0, not to first) of the item. */
+/* Tokens begin .. end - 1 (relative to 0, not to first) of the item: at most RANGE_TOKENS. */
 static void scan_range(const struct score_job *job, uint32_t i, uint64_t begin, uint64_t end)
 {
-    _Alignas(64) float part[QYI_CODE_HEADS * 2 * QYI_CODE_MAX_LANE];
+    _Alignas(64) uint16_t part[QYI_CODE_HEADS * SUMS_STRIDE];
     const struct qy_code_score_item *item = &job->items[i];
-    const struct qy_slab *slab = &item->codes;
-    const uint32_t block = (uint32_t)1 << slab->shift;
+    const uint32_t step = qyi_code4_step((uint32_t)1 << item->codes.shift);
+    const uint64_t start = begin / step * step;
     const uint32_t m = item->quantizer->m;
-    const uint32_t lane = qyi_code4_lane(block);
-    const uint32_t step = block < 2 * lane ? block : 2 * lane; /* tokens of a group that exist */
-    const qyi_code_scan_fn scan = job->kernels->scan[lane / 32];
-    const uint64_t last = ((uint64_t)item->first + item->n - 1) >> slab->shift;
-    struct qyi_code_group group = {.lane = lane, .m = m};
 
-    for (uint64_t at = begin / step * step; at < end; at += step) {
-        const uint64_t b = at >> slab->shift;
-        const size_t inside = (at & (block - 1)) / (2 * lane) * ((size_t)m * lane);
-        const uint64_t lo = at < begin ? begin - at : 0; /* wanted: lo .. hi - 1 of the group */
-        const uint64_t hi = end - at < step ? end - at : step;
-        group.codes = slab->blocks[b] + slab->offset + inside;
-        group.next = b + AHEAD <= last ? slab->blocks[b + AHEAD] + slab->offset + inside : NULL;
-        for (uint32_t h = 0; h < item->group; h += group.n_heads) {
-            const uint32_t left = item->group - h;
-            float *out = item->scores + h * item->stride + (at + lo - item->first);
-            group.n_heads = left < QYI_CODE_HEADS ? left : QYI_CODE_HEADS;
-            group.entries = job->tables[i].entries + (size_t)h * m * 16;
-            group.heads = job->tables[i].heads + h;
-            if (lo == 0 && hi == 2 * lane) {
-                group.out = out;
-                group.stride = item->stride;
-                scan(&group);
-                continue;
-            }
-            group.out = part;
-            group.stride = 2 * QYI_CODE_MAX_LANE;
-            scan(&group);
-            for (uint32_t p = 0; p < group.n_heads; p++) {
-                memcpy(out + p * item->stride, part + p * group.stride + lo,
-                       (hi - lo) * sizeof(float));
-            }
+    for (uint32_t h = 0; h < item->group; h += QYI_CODE_HEADS) {
+        const uint32_t left = item->group - h;
+        const struct qyi_code_sums sums = {.kernels = job->kernels,
+                                           .codes = &item->codes,
+                                           .m = m,
+                                           .group = left < QYI_CODE_HEADS ? left : QYI_CODE_HEADS,
+                                           .entries = job->tables[i].entries + (size_t)h * m * 16,
+                                           .last = (uint64_t)item->first + item->n - 1,
+                                           .sums = part,
+                                           .stride = SUMS_STRIDE};
+        qyi_code_sums(&sums, start, end);
+        for (uint32_t p = 0; p < sums.group; p++) {
+            job->kernels->scores(part + p * SUMS_STRIDE + (begin - start), (uint32_t)(end - begin),
+                                 &job->tables[i].heads[h + p],
+                                 item->scores + (h + p) * item->stride + (begin - item->first));
         }
     }
 }

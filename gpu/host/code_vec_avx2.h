@@ -53,5 +53,21 @@ static inline void code_round(const float *s, float low, float per_step, uint8_t
     _mm_storeu_si128((__m128i *)(void *)to, _mm_packus_epi16(_mm256_castsi256_si128(ordered),
                                                              _mm256_extracti128_si256(ordered, 1)));
 }
+static inline vec code_score(vec step, vec sum, vec base)
+{
+    return vec_fma(step, sum, base);
+}
+struct code_exp {
+    vec base, step;
+};
+static inline struct code_exp code_exp_make(float base, float step, uint32_t most)
+{
+    (void)most;
+    return (struct code_exp){vec_set1(base), vec_set1(step)};
+}
+static inline vec code_exp_of(const struct code_exp *e, const uint16_t *sums)
+{
+    return vec_exp(vec_fma(e->step, vec_load_u16(sums), e->base));
+}
 
 #endif

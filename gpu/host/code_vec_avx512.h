@@ -5,6 +5,9 @@
  *
  *   code_first_best   the lowest lane of the largest; no number counts as -inf
  *   code_bounds       least and largest of 16 floats, of four such rows
+ *   code_score         base + step * sum, rounded once
+ *   code_exp_make, _of   exp(base + step * sum) of VEC_N sums, none above `most`, where it is not
+ *                        above 1
  *   code_round        bytes round((s - low) * per_step), 0..255
  */
 #ifndef QY_GPU_HOST_CODE_VEC_AVX512_H
@@ -44,6 +47,43 @@ static inline void code_round(const float *s, float low, float per_step, uint8_t
 {
     const vec n = vec_mul(vec_sub(vec_load(s), vec_set1(low)), vec_set1(per_step));
     _mm_storeu_si128((__m128i *)(void *)to, _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(n)));
+}
+static inline vec code_score(vec step, vec sum, vec base)
+{
+    return vec_fma(step, sum, base);
+}
+/* A product of table entries, by five bits each of what a sum lacks to the largest: none of them is
+ * above 1. */
+struct code_exp {
+    __m512i most;
+    vec low[2], middle[2], high[2];
+    int two; /* ten bits suffice */
+};
+static inline void code_exp_table(vec table[2], float base, float step)
+{
+    const vec places = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    table[0] = vec_exp(vec_fma(places, vec_set1(step), vec_set1(base)));
+    table[1] = vec_exp(vec_fma(vec_add(places, vec_set1(16.0F)), vec_set1(step), vec_set1(base)));
+}
+static inline struct code_exp code_exp_make(float base, float step, uint32_t most)
+{
+    struct code_exp e = {.most = _mm512_set1_epi32((int)most), .two = most < 1024};
+    code_exp_table(e.low, base + step * (float)most, -step);
+    code_exp_table(e.middle, 0.0F, -32.0F * step);
+    code_exp_table(e.high, 0.0F, -1024.0F * step);
+    return e;
+}
+static inline vec code_exp_of(const struct code_exp *e, const uint16_t *sums)
+{
+    const __m512i s = _mm512_sub_epi32(
+        e->most, _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)sums)));
+    const vec low = _mm512_permutex2var_ps(e->low[0], s, e->low[1]);
+    const vec middle = _mm512_permutex2var_ps(e->middle[0], _mm512_srli_epi32(s, 5), e->middle[1]);
+    if (e->two) {
+        return vec_mul(low, middle);
+    }
+    const vec high = _mm512_permutex2var_ps(e->high[0], _mm512_srli_epi32(s, 10), e->high[1]);
+    return vec_mul(vec_mul(low, middle), high);
 }
 
 #endif

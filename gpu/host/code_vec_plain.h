@@ -39,5 +39,26 @@ static inline void code_round(const float *s, float low, float per_step, uint8_t
         to[w] = (uint8_t)((n + 0x1p+23F) - 0x1p+23F);  /* to nearest even */
     }
 }
+/* in f64, where the product is exact: rounded once, as a fused multiply-add is */
+static inline vec code_score(vec step, vec sum, vec base)
+{
+    vec s;
+    for (int i = 0; i < VEC_N; i++) {
+        s[i] = (float)((double)base[i] + (double)step[i] * (double)sum[i]);
+    }
+    return s;
+}
+struct code_exp {
+    vec base, step;
+};
+static inline struct code_exp code_exp_make(float base, float step, uint32_t most)
+{
+    (void)most;
+    return (struct code_exp){vec_set1(base), vec_set1(step)};
+}
+static inline vec code_exp_of(const struct code_exp *e, const uint16_t *sums)
+{
+    return vec_exp(vec_fma(e->step, vec_load_u16(sums), e->base));
+}
 
 #endif

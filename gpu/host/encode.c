@@ -48,20 +48,19 @@ static uint32_t ranges_of(const struct encode_job *job, uint32_t i)
     return (uint32_t)((lead + item->n + QYI_CODE_SPLIT - 1) / QYI_CODE_SPLIT);
 }
 
-/* QYI_CODE_KEYS tokens from a multiple of it on, in groups of 128: of every four bytes two, or their
- * nibbles, are theirs. */
+/* QYI_CODE_KEYS tokens from a multiple of it on, in groups of 128: of every two bytes one, or
+ * its nibble, is theirs. */
 static void put_codes4_whole(uint8_t *to, uint32_t in_group, uint32_t m, const uint8_t *codes)
 {
     const uint32_t lane = QYI_CODE_MAX_LANE;
-    const uint32_t shift = in_group / lane * 4 + in_group % lane / 16 * 8;
-    const uint32_t keep = ~((uint32_t)0x0f0f << shift);
+    const uint32_t shift = in_group / lane * 4 + in_group % lane / QYI_CODE_KEYS * 8;
+    const uint16_t keep = (uint16_t) ~((uint32_t)0x0f << shift);
 
     for (uint32_t j = 0; j < m; j++, to += lane, codes += QYI_CODE_KEYS) {
-        uint32_t words[QYI_CODE_MAX_LANE / 4];
+        uint16_t words[QYI_CODE_MAX_LANE / 2];
         memcpy(words, to, sizeof(words));
-        for (uint32_t r = 0; r < lane / 4; r++) {
-            const uint32_t pair = codes[r] | (uint32_t)codes[r + lane / 4] << 8;
-            words[r] = (words[r] & keep) | pair << shift;
+        for (uint32_t r = 0; r < lane / 2; r++) {
+            words[r] = (uint16_t)((words[r] & keep) | (uint32_t)codes[r] << shift);
         }
         memcpy(to, words, sizeof(words));
     }

@@ -6,11 +6,11 @@
 #ifndef QY_GPU_HOST_POOL_BODY_H
 #define QY_GPU_HOST_POOL_BODY_H
 
-#include <float.h>
 #include <math.h>
 #include <string.h>
 
 #include "gpu/host/rows.h"
+#include "gpu/host/scores_body.h"
 
 /* As qyi_rows_kernels.pack. 65520 is the least magnitude that rounds to infinity in f16. */
 static int pack_row(const float *src, uint32_t n, enum qy_row_type type, void *dst)
@@ -38,56 +38,6 @@ static int pack_row(const float *src, uint32_t n, enum qy_row_type type, void *d
         memcpy(to, src, n * sizeof(float));
     }
     return bad;
-}
-
-/* VEC_N floats at x, of which only n are there; the others are `fill`. */
-static vec floats_load(const float *x, uint32_t n, float fill)
-{
-    float part[VEC_N];
-    if (n >= VEC_N) {
-        return vec_load(x);
-    }
-    for (uint32_t j = 0; j < VEC_N; j++) {
-        part[j] = j < n ? x[j] : fill;
-    }
-    return vec_load(part);
-}
-
-static void floats_store(float *x, uint32_t n, vec v)
-{
-    float part[VEC_N];
-    if (n >= VEC_N) {
-        vec_store(x, v);
-    } else {
-        vec_store(part, v);
-        memcpy(x, part, n * sizeof(*x));
-    }
-}
-
-/* Largest score, as a finite number; NaN counts as the least. */
-static float scores_max(const float *scores, uint32_t n)
-{
-    vec top[4];
-    uint32_t i = 0;
-    for (int j = 0; j < 4; j++) {
-        top[j] = vec_set1(-FLT_MAX);
-    }
-    for (; i + 4 * VEC_N <= n; i += 4 * VEC_N) {
-        for (uint32_t j = 0; j < 4; j++) {
-            top[j] = vec_max(vec_load(scores + i + j * VEC_N), top[j]);
-        }
-    }
-    for (; i < n; i += VEC_N) {
-        top[0] = vec_max(floats_load(scores + i, n - i, -FLT_MAX), top[0]);
-    }
-    const float max = vec_hmax(vec_max(vec_max(top[0], top[1]), vec_max(top[2], top[3])));
-    return max < FLT_MAX ? max : FLT_MAX;
-}
-
-static vec scores_exp_of(vec x, vec base)
-{
-    const vec finite = vec_min(vec_max(x, vec_set1(-FLT_MAX)), vec_set1(FLT_MAX));
-    return vec_exp(vec_sub(finite, base));
 }
 
 /* Scores become exp(score - base); returns their sum. */

@@ -24,6 +24,11 @@ static inline void vec_store(float *p, vec v)
 {
     _mm256_storeu_ps(p, v);
 }
+static inline vec vec_load_u16(const uint16_t *p)
+{
+    return _mm256_cvtepi32_ps(
+        _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
+}
 static inline vec vec_load_f16(const void *p)
 {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));

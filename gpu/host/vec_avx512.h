@@ -30,6 +30,11 @@ static inline void vec_store(float *p, vec v)
 {
     _mm512_storeu_ps(p, v);
 }
+static inline vec vec_load_u16(const uint16_t *p)
+{
+    return _mm512_cvtepi32_ps(
+        _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p)));
+}
 static inline vec vec_load_f16(const void *p)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));

@@ -33,6 +33,10 @@ static inline void vec_store(float *p, vec v)
 {
     memcpy(p, &v, sizeof(v));
 }
+static inline vec vec_load_u16(const uint16_t *p)
+{
+    return (vec){(float)p[0], (float)p[1], (float)p[2], (float)p[3]};
+}
 static inline vec vec_pick(vec_bits mask, vec x, vec y)
 {
     return (vec)((mask & (vec_bits)x) | (~mask & (vec_bits)y));

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What is made of the 16-bit sums of a scan: scores, and the shares of a softmax without the scores
+ * between. Part of a kernel file: include a code_vec_*.h first.
+ */
+#ifndef QY_GPU_HOST_CODE_SUMS_BODY_H
+#define QY_GPU_HOST_CODE_SUMS_BODY_H
+
+#include <string.h>
+
+#include "gpu/host/code.h"
+
+/* Places gathered before they are loaded as vectors: a load that follows the stores that it spans
+ * would wait for them. */
+enum { POOLED_TOGETHER = 128 };
+
+/* VEC_N sums, of which only n are there; the others are 0. */
+static vec sums_load(const uint16_t *sums, uint32_t n)
+{
+    uint16_t part[VEC_N] = {0};
+    if (n >= VEC_N) {
+        return vec_load_u16(sums);
+    }
+    memcpy(part, sums, n * sizeof(*part));
+    return vec_load_u16(part);
+}
+
+/* As qyi_code_kernels.scores. */
+static void sums_scores(const uint16_t *sums, uint32_t n, const struct qyi_code_head *head,
+                        float *scores)
+{
+    const vec step = vec_set1(head->step);
+    const vec base = vec_set1(head->base);
+    uint32_t i = 0;
+
+    for (; i + VEC_N <= n; i += VEC_N) {
+        vec_store(scores + i, code_score(step, vec_load_u16(sums + i), base));
+    }
+    if (i < n) {
+        float part[VEC_N];
+        vec_store(part, code_score(step, sums_load(sums + i, n - i), base));
+        memcpy(scores + i, part, (n - i) * sizeof(*part));
+    }
+}
+
+/* As qyi_code_kernels.largest. */
+static uint32_t sums_largest(const uint16_t *sums, uint32_t n)
+{
+    uint16_t most = 0;
+
+    for (uint32_t i = 0; i < n; i++) {
+        most = sums[i] > most ? sums[i] : most;
+    }
+    return most;
+}
+
+/* As qyi_code_kernels.mass. */
+static float sums_mass(const uint16_t *sums, uint32_t n, uint32_t most,
+                       const struct qyi_code_head *head)
+{
+    const struct code_exp exp = code_exp_make(head->base, head->step, most);
+    vec sum[4] = {vec_set1(0.0F), vec_set1(0.0F), vec_set1(0.0F), vec_set1(0.0F)};
+    uint16_t part[VEC_N] = {0};
+    float last[VEC_N];
+    uint32_t i = 0;
+
+    for (; i + 4 * VEC_N <= n; i += 4 * VEC_N) {
+        for (uint32_t j = 0; j < 4; j++) {
+            sum[j] = vec_add(code_exp_of(&exp, sums + i + j * VEC_N), sum[j]);
+        }
+    }
+    for (; i + VEC_N <= n; i += VEC_N) {
+        sum[0] = vec_add(code_exp_of(&exp, sums + i), sum[0]);
+    }
+    float total = vec_hsum(vec_add(vec_add(sum[0], sum[1]), vec_add(sum[2], sum[3])));
+    if (i < n) {
+        memcpy(part, sums + i, (n - i) * sizeof(*part));
+        vec_store(last, code_exp_of(&exp, part));
+    }
+    for (uint32_t j = 0; i + j < n; j++) {
+        total += last[j];
+    }
+    return total;
+}
+
+/* n <= POOLED_TOGETHER places. */
+static void sums_pool_some(const struct qyi_code_pool *pool, const uint32_t *places, uint32_t n,
+                           float *pooled)
+{
+    _Alignas(64) uint16_t at[POOLED_TOGETHER] = {0};
+    _Alignas(64) float acc[POOLED_TOGETHER] = {0};
+
+    for (uint32_t h = 0; h < pool->group; h++) {
+        const uint16_t *sums = pool->sums + h * pool->stride;
+        const vec step = vec_set1(pool->heads[h].step);
+        const vec base = vec_set1(pool->heads[h].base);
+        for (uint32_t j = 0; j < n; j++) {
+            at[j] = sums[places[j]];
+        }
+        for (uint32_t j = 0; j < n; j += VEC_N) {
+            const vec x = vec_exp(vec_fma(step, vec_load_u16(at + j), base));
+            const vec a = vec_load(acc + j);
+            vec_store(acc + j, pool->largest ? vec_max(x, a) : vec_add(x, a));
+        }
+    }
+    memcpy(pooled, acc, n * sizeof(*acc));
+}
+
+/* As qyi_code_kernels.pool. */
+static void sums_pool(const struct qyi_code_pool *pool)
+{
+    for (uint32_t i = 0; i < pool->n; i += POOLED_TOGETHER) {
+        const uint32_t left = pool->n - i;
+        sums_pool_some(pool, pool->places + i, left < POOLED_TOGETHER ? left : POOLED_TOGETHER,
+                       pool->pooled + i);
+    }
+}
+
+#endif
