@@ -173,6 +173,7 @@ static enum qy_status time_select(struct trial *t, uint32_t n, double *ns)
                                     .lo = plan.lo,
                                     .hi = plan.hi,
                                     .k = plan.k,
+                                    .mass = plan.mass,
                                     .ids = t->ids + (size_t)i * t->n * cache->group,
                                     .n_ids = &t->n_ids[i]};
     }

@@ -118,7 +118,6 @@ enum qy_status qyi_policy_open(const struct qy_cache_params *p, struct qy_policy
         .window = (uint32_t)p->settings.window,
         .rope = p->rope,
         .scale = p->scale,
-        .mass = p->budget.mass,
         .argument = p->policy_argument ? p->policy_argument : "",
         .codebook = with_codebook ? p->codebook : NULL,
         .settings = p->retrieval,

@@ -24,6 +24,7 @@ struct qyi_selection qyi_selection_plan(const struct qyi_selection_rule *rule,
     s.reach = QYI_REACH_SELECT;
     s.k = k < candidates ? k : candidates;
     s.most = s.k;
+    s.mass = (float)qy_budget_mass(&rule->budget, n);
     if (rule->caps.per_head) {
         s.most = (uint64_t)s.k * rule->group < candidates ? s.k * rule->group : candidates;
     }

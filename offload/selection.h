@@ -20,6 +20,7 @@ struct qyi_selection {
     enum qyi_reach reach;
     uint32_t n, lo, hi;
     uint32_t k;    /* of the budget, as the policy gets it; 0 unless reach is QYI_REACH_SELECT */
+    float mass;    /* of the budget at n tokens; 0: none */
     uint32_t most; /* ids that the policy may write: k, or those of every head of the group */
 };
 

@@ -21,6 +21,7 @@ static struct qy_select_item select_item(const struct qy_cache *cache, uint32_t 
                                    .lo = reach.lo,
                                    .hi = reach.hi,
                                    .k = reach.k,
+                                   .mass = reach.mass,
                                    .layer = layer,
                                    .kv_head = h,
                                    .sequence = s->seq->slot,

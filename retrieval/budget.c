@@ -52,12 +52,20 @@ static int read_size(const char *text, struct qy_budget *budget)
     return 0;
 }
 
-/* "0.95:0.10", after the p. */
+/* "0.95:0.10" or "0.95~4096:0.10", after the p. */
 static int read_mass(const char *text, struct qy_budget *budget)
 {
     int whole;
+    double at;
     const char *end = read_decimal(text, &budget->mass, &whole);
 
+    if (end && *end == '~') {
+        end = read_decimal(end + 1, &at, &whole);
+        if (!end || !whole || !(at >= 1.0) || at > (double)UINT32_MAX) {
+            return -1;
+        }
+        budget->mass_at = (uint32_t)at;
+    }
     if (!end || *end != ':' || !(budget->mass > 0.0 && budget->mass <= 1.0)) {
         return -1;
     }
@@ -73,7 +81,8 @@ enum qy_status qy_budget_parse(const char *text, struct qy_budget *budget, struc
         return qy_error_set(err, QY_ERR_CONFIG,
                             "budget '%.60s': not a budget; accepted are a share of the context "
                             "above 0 and at most 1.0 (0.05), a whole number of tokens above 1 "
-                            "(2048), or attention mass under such a cap (p0.95:0.10)",
+                            "(2048), or attention mass under such a cap (p0.95:0.10; "
+                            "p0.95~4096:0.10: meant for 4096 tokens, more mass of more)",
                             text);
     }
     *budget = read;
@@ -89,4 +98,14 @@ uint32_t qy_budget_tokens(const struct qy_budget *budget, uint32_t n)
         want = ceil(budget->ratio * n - 1e-12 * n);
     }
     return want < (double)n ? (uint32_t)want : n;
+}
+
+double qy_budget_mass(const struct qy_budget *budget, uint32_t n)
+{
+    const double missing = 1.0 - budget->mass;
+
+    if (!(budget->mass > 0.0) || budget->mass_at == 0 || n == 0) {
+        return budget->mass;
+    }
+    return 1.0 - fmin(missing * sqrt((double)budget->mass_at / n), 0.5);
 }

@@ -198,6 +198,7 @@ static enum qy_status find_candidates(const struct qyi_rank *rank, struct qyi_ra
         }
         coarse[pass.n] = goals[i];
         coarse[pass.n].k = want;
+        coarse[pass.n].mass = 0.0F;
         coarse[pass.n].ids = ids;
         coarse[pass.n].n_ids = &counts[pass.n];
         pass.n++;
@@ -217,6 +218,7 @@ static enum qy_status select_batch(const struct qyi_rank *rank, const struct qy_
 
     for (uint32_t i = 0; st == QY_OK && i < n; i++) {
         st = goal_take(rank, &items[i], arena, &goals[i]);
+        goals[i].mass = by_mass ? items[i].mass : 0.0F;
     }
     if (st == QY_OK && rank->rerank) {
         st = find_candidates(rank, goals, n, arena);
@@ -224,12 +226,8 @@ static enum qy_status select_batch(const struct qyi_rank *rank, const struct qy_
     if (st != QY_OK) {
         return st;
     }
-    const struct qyi_rank_pass pass = {.rank = rank,
-                                       .stage = last,
-                                       .pooling = rank->pooling,
-                                       .mass = by_mass ? (float)rank->params->mass : 0.0F,
-                                       .goals = goals,
-                                       .n = n};
+    const struct qyi_rank_pass pass = {
+        .rank = rank, .stage = last, .pooling = rank->pooling, .goals = goals, .n = n};
     return qyi_rank_pass_run(&pass, arena);
 }
 

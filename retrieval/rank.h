@@ -58,7 +58,7 @@ size_t qyi_rank_scratch(const struct qyi_rank *rank, uint32_t n_items, uint32_t 
  * Chooses for all items, in batches whose scores stay near the processor's caches.
  *
  * Pooling: sum and max of the heads' softmax over what was scored, with sinks and window in each
- * denominator; union of each head's own best. The mass of a budget (params.mass) counts where the
+ * denominator; union of each head's own best. The mass of a budget counts where the
  * last stage is trusted and pooling is no union; elsewhere the cap alone counts, since a softmax of
  * coarse scores has its mass in the wrong places.
  * chosen: candidates of a rerank are pooled by sum where pooling is union; the mass is that among

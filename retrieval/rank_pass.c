@@ -88,7 +88,7 @@ static enum qy_status take_pooled(const struct qyi_rank_pass *pass, struct qy_ar
                                          .mass = &masses[i]};
         topks[i] = best_of(goal);
         topks[i].scores = goal->pooled;
-        topks[i].mass = pass->mass;
+        topks[i].mass = goal->mass;
         topks[i].candidate_mass = &masses[i];
     }
     const enum qy_status st = qy_device_pool(pass->rank->params->dev, pools, pass->n);

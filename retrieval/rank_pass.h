@@ -28,6 +28,7 @@ static inline void *qyi_rank_take(struct qy_arena *arena, size_t bytes)
 struct qyi_rank_goal {
     struct qyi_rank_span span;
     uint32_t k;            /* to take; per query head in a union            */
+    float mass;            /* 0: k alone counts                             */
     float *pooled;         /* [span.n]; not for a union                     */
     uint32_t *lists;       /* [group][k]; for a union only                  */
     uint32_t *ids, *n_ids; /* the result                                    */
@@ -37,7 +38,6 @@ struct qyi_rank_pass {
     const struct qyi_rank *rank;
     const struct qyi_rank_stage *stage;
     enum qy_pool_choice pooling;
-    float mass; /* 0: k alone counts */
     struct qyi_rank_goal *goals;
     uint32_t n;
 };

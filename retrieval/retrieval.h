@@ -22,18 +22,24 @@ extern "C" {
 
 /* How many tokens a selection may have, per KV head. */
 struct qy_budget {
-    double ratio;    /* share of N, 0..1; 0 = not given         */
-    uint32_t tokens; /* absolute; 0 = not given                 */
-    double mass;     /* top-p: attention mass to reach under the cap; 0 = not given */
+    double ratio;     /* share of N, 0..1; 0 = not given         */
+    uint32_t tokens;  /* absolute; 0 = not given                 */
+    double mass;      /* top-p: attention mass to reach under the cap; 0 = not given */
+    uint32_t mass_at; /* tokens for which `mass` is meant, see qy_budget_mass; 0 = for any number */
 };
 
 /* "0.03" (share of N, at most 1.0), "2048" (tokens, above 1), "p0.95:0.10" (mass under a cap that
- * is itself a share or a count). QY_ERR_CONFIG says what is accepted. [any] */
+ * is itself a share or a count), "p0.95~4096:0.10" (mass meant for 4,096 tokens). QY_ERR_CONFIG says
+ * what is accepted. [any] */
 QY_MUST enum qy_status qy_budget_parse(const char *text, struct qy_budget *budget,
                                        struct qy_error *err);
 /* Tokens that the budget allows of n (rounded up, at most n); the cap when mass is given. [noalloc]
  */
 uint32_t qy_budget_tokens(const struct qy_budget *budget, uint32_t n);
+/* Mass to reach among n tokens; 0: none was given. With mass_at the mass left out is in proportion
+ * to sqrt(mass_at / n), at most half: a larger share of more tokens is needed to stay as good as a
+ * budget that is a share. [noalloc] */
+double qy_budget_mass(const struct qy_budget *budget, uint32_t n);
 
 /* ---- codebooks ------------------------------------------------------------------------------- */
 
@@ -187,6 +193,7 @@ struct qy_select_item {
     uint32_t n;      /* tokens in the cache, the new one (position n - 1) included          */
     uint32_t lo, hi; /* may be chosen: lo <= id < hi (sinks before, window behind)          */
     uint32_t k;      /* at most so many per KV head; per query head with caps.per_head      */
+    float mass;      /* fewer where they, sinks and window reach this mass; 0: k alone counts */
     uint32_t layer, kv_head, sequence; /* sequence: a slot, below max_sequences             */
     uint32_t *ids;   /* written, ascending; room for k, or group * k with caps.per_head     */
     uint32_t *n_ids; /* written                                                         */
@@ -241,7 +248,6 @@ struct qy_policy_params {
     uint32_t sinks, window;
     struct qy_rope rope;  /* of the cache; inv_freq kept                                     */
     float scale;          /* of q . k                                                        */
-    double mass;          /* of the budget, 0 = fixed size                                    */
     const char *argument; /* what follows the colon of its name; ""   */
     const struct qy_codebook *codebook;           /* kept; NULL when caps ask for none         */
     const struct qy_retrieval_settings *settings; /* kept                                      */

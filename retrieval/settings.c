@@ -21,8 +21,10 @@ const struct qy_setting qy_retrieval_setting_rows[] = {
         .type = QY_SETTING_TEXT,
         .initial = "auto",
         .unit = "",
-        .help = "tokens chosen per KV head: auto (the policy's own), 0.05 (share of the context), "
-                "2048 (tokens), or p0.95:0.10 (attention mass under a cap)",
+        .help =
+            "tokens chosen per KV head: auto (the policy's own), 0.05 (share of the context), "
+            "2048 (tokens), p0.95:0.10 (attention mass under a cap), or p0.95~4096:0.10 (more of "
+            "more than 4096 tokens)",
         .offset = AT(budget),
     },
     {

@@ -108,7 +108,7 @@ static void plus_exact_is_policy_exact(void **state)
     (void)state;
 
     assert_non_null(want);
-    bed->params.mass = 0.7;
+    bed->mass = 0.7F;
     bed_policy(bed, "exact", 0);
     ask_all(bed);
     bed_select(bed, BED_MAX_ITEMS);
@@ -238,7 +238,7 @@ static void plus_mass_counts_after_a_rerank(void **state)
     struct bed *bed = plus_open(1);
     (void)state;
 
-    bed->params.mass = 0.4;
+    bed->mass = 0.4F;
     bed_policy(bed, "a2ats+", 0); /* faithful */
     bed_item(bed, 0, 1, 0, 300);
     bed_select(bed, 1);

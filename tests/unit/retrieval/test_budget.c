@@ -21,6 +21,7 @@ static void budget_accepted_text_is_read(void **state)
         {"p0.95:0.10", {.ratio = 0.10, .mass = 0.95}},
         {"p0.9:512", {.tokens = 512, .mass = 0.9}},
         {"p1.0:1.0", {.ratio = 1.0, .mass = 1.0}},
+        {"p0.94~4096:0.10", {.ratio = 0.10, .mass = 0.94, .mass_at = 4096}},
     };
     (void)state;
 
@@ -32,6 +33,7 @@ static void budget_accepted_text_is_read(void **state)
         assert_float_equal(got.ratio, cases[i].want.ratio, 1e-12);
         assert_float_equal(got.mass, cases[i].want.mass, 1e-12);
         assert_int_equal(got.tokens, cases[i].want.tokens);
+        assert_int_equal(got.mass_at, cases[i].want.mass_at);
     }
 }
 
@@ -46,7 +48,8 @@ static void budget_refused_text_is_named_and_nothing_is_written(void **state)
                                       "p0.95:",     "p:0.1",       "p0:0.1",
                                       "p1.2:0.1",   "p0.9:0",      "p0.9:1.5",
                                       "p0.95:p0.1", "99999999999", "12345678901234567890",
-                                      ".",          "auto"};
+                                      ".",          "auto",        "p0.9~:0.1",
+                                      "p0.9~0:0.1", "p0.9~1.5:.1", "p0.9~4096"};
     (void)state;
 
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
@@ -88,12 +91,29 @@ static void budget_tokens_round_up_and_stay_within_n(void **state)
     }
 }
 
+static void budget_mass_left_out_shrinks_with_the_length(void **state)
+{
+    const struct qy_budget fixed = {.ratio = 0.1, .mass = 0.94};
+    const struct qy_budget scaled = {.ratio = 0.1, .mass = 0.94, .mass_at = 4096};
+    const struct qy_budget none = {.ratio = 0.1, .mass_at = 4096};
+    (void)state;
+
+    assert_float_equal(qy_budget_mass(&fixed, 100000), 0.94, 1e-12);
+    assert_float_equal(qy_budget_mass(&none, 100000), 0.0, 0.0);
+    assert_float_equal(qy_budget_mass(&scaled, 4096), 0.94, 1e-12);
+    assert_float_equal(qy_budget_mass(&scaled, 4 * 4096), 0.97, 1e-12);
+    assert_float_equal(qy_budget_mass(&scaled, 1024), 0.88, 1e-12);
+    assert_float_equal(qy_budget_mass(&scaled, 1), 0.5, 1e-12);
+    assert_float_equal(qy_budget_mass(&scaled, 0), 0.94, 1e-12);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(budget_accepted_text_is_read),
         cmocka_unit_test(budget_refused_text_is_named_and_nothing_is_written),
         cmocka_unit_test(budget_tokens_round_up_and_stay_within_n),
+        cmocka_unit_test(budget_mass_left_out_shrinks_with_the_length),
     };
     return cmocka_run_group_tests_name("retrieval.budget", tests, NULL, NULL);
 }

@@ -81,10 +81,12 @@ static void bed_select(struct bed *bed, uint32_t n_items, double mass)
                                             .head_dim = D,
                                             .max_sequences = MAX_ITEMS,
                                             .max_tokens = MAX_N,
-                                            .scale = 0.25F,
-                                            .mass = mass};
+                                            .scale = 0.25F};
     struct qy_policy *policy = NULL;
 
+    for (uint32_t i = 0; i < n_items; i++) {
+        bed->items[i].mass = (float)mass;
+    }
     assert_int_equal(ops->open(&params, &policy, NULL), QY_OK);
     const size_t bytes = ops->scratch(policy, n_items, MAX_N);
     free(bed->arena.base);

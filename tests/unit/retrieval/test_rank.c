@@ -228,7 +228,7 @@ static void rank_union_has_each_heads_best(void **state)
         .params = &bed->params, .first = &qyi_stage_exact, .pooling = QY_POOLED_UNION};
     (void)state;
 
-    bed->params.mass = 0.5; /* knows no mass */
+    bed->mass = 0.5F; /* knows no mass */
     for (rank.per_head = 0; rank.per_head < 2; rank.per_head++) {
         ask_all(bed, 12);
         rank_run(bed, &rank, BED_MAX_ITEMS);
@@ -253,7 +253,7 @@ static void rank_mass_counts_on_trusted_scores_only(void **state)
         .params = &bed->params, .ctx = &coarse, .first = &stage_coarse, .pooling = QY_POOLED_SUM};
     (void)state;
 
-    bed->params.mass = 0.6;
+    bed->mass = 0.6F;
     bed_item(bed, 0, 0, 0, 300);
     rank_run(bed, &rank, 1);
     assert_int_equal(bed->n_ids[0], 300);

@@ -196,6 +196,7 @@ void bed_item(struct bed *bed, uint32_t at, uint32_t i, uint32_t h, uint32_t k)
                                              .lo = lo,
                                              .hi = hi,
                                              .k = k < hi - lo ? k : hi - lo,
+                                             .mass = bed->mass,
                                              .kv_head = h,
                                              .sequence = i,
                                              .ids = bed->ids[at],

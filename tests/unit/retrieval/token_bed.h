@@ -39,6 +39,7 @@ struct bed {
     struct qy_arena arena;
     struct qy_retrieval_settings settings;
     struct qy_policy_params params;
+    float mass; /* of the items that bed_item makes */
     float inv_freq[BED_D / 2];
     float words[BED_KV][BED_WORDS][BED_D];
     struct bed_text *texts; /* [BED_TEXTS] */
