@@ -22,7 +22,7 @@ static void print_text(struct qyi_engine *engine, const struct qyi_answer *dense
 {
     char title[400], text[80];
     snprintf(title, sizeof title, "policy %s, budget %s", engine->app->retrieval.policy,
-             engine->app->retrieval.budget);
+             engine->budget_text);
     qyi_print_columns(stdout, "dense", dense->text, title, sparse->text);
     printf("\n%-22s %14s %14s\n", "", "dense", engine->app->retrieval.policy);
     printf("%-22s %13.1f%% %13.1f%%\n", "tokens attended", 100.0,

@@ -35,6 +35,7 @@ static enum qy_status choose_budget(struct qyi_engine *engine, struct qy_error *
     if (strcmp(text, "auto") == 0) {
         text = engine->policy->budget != NULL ? engine->policy->budget(settings) : "0.05";
     }
+    engine->budget_text = text;
     return qy_budget_parse(text, &engine->budget, err);
 }
 

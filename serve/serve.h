@@ -120,6 +120,7 @@ struct qyi_engine {
     struct qy_cache *cache;
     const struct qy_policy_ops *policy;
     struct qy_budget budget;
+    const char *budget_text;      /* what it was read from: retrieval.budget, or the policy's own */
     struct qy_codebook *codebook; /* NULL: the policy needs none */
     float *logits;                /* [max_logits][n_vocab] */
     uint32_t max_tokens;          /* of one sequence */
