@@ -20,6 +20,9 @@
  *   tokens are taken, the others are left out of both zones).
  * chosen: a token that waits for its cluster is a unit of its own and may be left out; the paper
  *   attends to all of them, which no budget of tokens would bound.
+ * chosen: in the softmax of a head each cluster and each token that waits counts once, as in the
+ *   authors' code. Counting sizes, or sinks and window, finds about the same mass; so do plain
+ *   k-means and keys that are not centred. Smaller clusters (cluster_tokens) find more.
  * differs: keys are centred by their segment's mean and go to clusters of their own segment; in the
  *   authors' code by the prompt's, and at last to those of all segments: the same up to 8,192
  *   tokens. Means are stored in f16.

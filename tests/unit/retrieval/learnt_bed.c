@@ -176,3 +176,22 @@ uint32_t lbed_select(struct lbed *bed, uint32_t head, uint32_t n_tokens, uint32_
     assert_int_equal(bed->ops->select(bed->policy, &item, 1, &bed->arena), QY_OK);
     return n;
 }
+
+void lbed_query(const struct lbed *bed, float *q, uint32_t seed)
+{
+    uint32_t state = seed;
+
+    for (uint32_t i = 0; i < bed->group * LBED_D; i++) {
+        q[i] = 2.0F * lbed_random(&state);
+    }
+}
+
+double lbed_dot(const float *a, const float *b)
+{
+    double sum = 0.0;
+
+    for (uint32_t i = 0; i < LBED_D; i++) {
+        sum += (double)a[i] * (double)b[i];
+    }
+    return sum;
+}

@@ -45,5 +45,8 @@ void lbed_prepare(struct lbed *bed, uint32_t n_tokens);
 uint32_t lbed_select(struct lbed *bed, uint32_t head, uint32_t n_tokens, uint32_t k, const float *q,
                      uint32_t *ids, float *part);
 float lbed_random(uint32_t *state); /* -1 .. 1 */
+/* q [group][d] of a query, by its seed. */
+void lbed_query(const struct lbed *bed, float *q, uint32_t seed);
+double lbed_dot(const float *a, const float *b);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Policy clusters: what is in a cluster, when clusters are made, and what the estimate is worth. */
+/* Index of policy clusters: what is in a cluster, when clusters are made, what means are worth. */
 #include "tests/unit/retrieval/learnt_bed.h"
 
 #include <math.h>
@@ -9,25 +9,6 @@
 #include "retrieval/clusters_index.h"
 
 enum { N = 700, GROUP = 2, SLAB = 1 };
-
-static double dot(const float *a, const float *b)
-{
-    double sum = 0.0;
-
-    for (uint32_t i = 0; i < LBED_D; i++) {
-        sum += (double)a[i] * (double)b[i];
-    }
-    return sum;
-}
-
-static void make_query(float *q, uint32_t seed)
-{
-    uint32_t state = seed;
-
-    for (uint32_t i = 0; i < GROUP * LBED_D; i++) {
-        q[i] = 2.0F * lbed_random(&state);
-    }
-}
 
 /* Mean key or value of cluster c, as stored. */
 static void read_mean(const struct qyi_clusters_slab *slab, uint32_t c, int value, float *x)
@@ -183,17 +164,17 @@ static void clusters_estimate_is_never_above_the_exact_mass(void **state)
     const struct qyi_clusters_sequence *s = &index->sequences[1];
     const struct qyi_clusters_slab *slab = &s->slabs[SLAB];
     for (uint32_t seed = 1; seed <= 20; seed++) {
-        make_query(q, seed);
+        lbed_query(&bed, q, seed);
         for (uint32_t c = 0; c < qyi_clusters_count(s); c++) {
             double mass = 0.0;
 
             for (uint32_t m = slab->begin[c]; m < slab->begin[c + 1]; m++) {
-                mass +=
-                    exp((double)bed.params.scale * dot(q, lbed_k(&bed, SLAB, slab->members[m])));
+                mass += exp((double)bed.params.scale *
+                            lbed_dot(q, lbed_k(&bed, SLAB, slab->members[m])));
             }
             read_mean(slab, c, 0, mean);
             const double guess =
-                exp((double)slab->log_size[c] + (double)bed.params.scale * dot(q, mean));
+                exp((double)slab->log_size[c] + (double)bed.params.scale * lbed_dot(q, mean));
             assert_true(guess <= mass * 1.003);
             estimated += guess;
             exact += mass;
@@ -201,100 +182,6 @@ static void clusters_estimate_is_never_above_the_exact_mass(void **state)
     }
     assert_true(estimated > 0.7 * exact); /* and it is an estimate, not a bound far away */
     index_close(&bed, index);
-}
-
-/* ---- select --------------------------------------------------------------------------------------- */
-
-/* Softmax attention over all candidates, in f64: out [d], and its lse. */
-static double attend_all(const struct lbed *bed, const float *q, uint32_t hi, double *out)
-{
-    double sum = 0.0;
-
-    memset(out, 0, LBED_D * sizeof(*out));
-    for (uint32_t t = LBED_LO; t < hi; t++) {
-        const double p = exp((double)bed->params.scale * dot(q, lbed_k(bed, SLAB, t)));
-
-        sum += p;
-        for (uint32_t i = 0; i < LBED_D; i++) {
-            out[i] += p * (double)lbed_v(bed, SLAB, t)[i];
-        }
-    }
-    for (uint32_t i = 0; i < LBED_D; i++) {
-        out[i] /= sum;
-    }
-    return log(sum);
-}
-
-/* Sixteen tokens of one key each: their mean is that key, and the estimate is exact. */
-static void estimate_of_equal_keys_is_exact(void **state)
-{
-    enum { SAME = 16, HI = N - LBED_WINDOW };
-    struct lbed bed;
-    struct qy_error err;
-    float q[GROUP * LBED_D];
-    float part[GROUP * (LBED_D + 1)];
-    uint32_t ids[N];
-    double want[LBED_D];
-
-    (void)state;
-    lbed_open(&bed, N, GROUP);
-    for (uint32_t t = 0; t < N; t++) {
-        memcpy(lbed_k(&bed, SLAB, t), lbed_k(&bed, SLAB, t % (N / SAME)), LBED_D * sizeof(float));
-    }
-    bed.settings.cluster_tokens = 8; /* more clusters than keys, so that each has its own */
-    bed.settings.cluster_estimated = 1.0;
-    assert_int_equal(lbed_policy(&bed, "clusters", &err), QY_OK);
-    lbed_prepare(&bed, N - 1);
-    make_query(q, 5);
-    assert_int_equal(lbed_select(&bed, SLAB, N - 1, 0, q, ids, part), 0);
-    for (uint32_t g = 0; g < GROUP; g++) {
-        const double lse = attend_all(&bed, q + (size_t)g * LBED_D, HI, want);
-
-        assert_true(fabs((double)part[GROUP * LBED_D + g] - lse) < 5e-3);
-        for (uint32_t i = 0; i < LBED_D; i++) {
-            assert_true(fabs((double)part[g * LBED_D + i] - want[i]) < 5e-3);
-        }
-    }
-    lbed_close_policy(&bed);
-    lbed_close(&bed);
-}
-
-static void select_takes_the_budget_and_leaves_it_out_of_the_estimate(void **state)
-{
-    struct lbed bed;
-    struct qy_error err;
-    float q[GROUP * LBED_D];
-    float part[GROUP * (LBED_D + 1)];
-    uint32_t ids[N];
-    double out[LBED_D];
-    const uint32_t hi = N - LBED_WINDOW;
-
-    (void)state;
-    lbed_open(&bed, N, GROUP);
-    bed.settings.cluster_estimated = 1.0;
-    assert_int_equal(lbed_policy(&bed, "clusters", &err), QY_OK);
-    lbed_prepare(&bed, N - 1);
-    for (uint32_t k = 1; k <= hi - LBED_LO; k += 97) {
-        make_query(q, k);
-        assert_int_equal(lbed_select(&bed, SLAB, N - 1, k, q, ids, part), k);
-        for (uint32_t g = 0; g < GROUP; g++) {
-            double mass = exp((double)part[GROUP * LBED_D + g]);
-
-            for (uint32_t i = 0; i < k; i++) {
-                mass += exp((double)bed.params.scale *
-                            dot(q + (size_t)g * LBED_D, lbed_k(&bed, SLAB, ids[i])));
-            }
-            assert_true(log(mass) <= attend_all(&bed, q + (size_t)g * LBED_D, hi, out) + 3e-3);
-        }
-    }
-    bed.settings.cluster_estimated = 0.0;
-    lbed_close_policy(&bed);
-    assert_int_equal(lbed_policy(&bed, "clusters", &err), QY_OK);
-    lbed_prepare(&bed, N - 1);
-    assert_int_equal(lbed_select(&bed, SLAB, N - 1, 30, q, ids, part), 30);
-    assert_true(part[GROUP * LBED_D] == -INFINITY);
-    lbed_close_policy(&bed);
-    lbed_close(&bed);
 }
 
 static void open_fails_when_any_allocation_does(void **state)
@@ -324,8 +211,6 @@ int main(void)
         cmocka_unit_test(clusters_are_made_a_thousand_at_a_time),
         cmocka_unit_test(clusters_of_several_segments_hold_each_token_once),
         cmocka_unit_test(clusters_estimate_is_never_above_the_exact_mass),
-        cmocka_unit_test(estimate_of_equal_keys_is_exact),
-        cmocka_unit_test(select_takes_the_budget_and_leaves_it_out_of_the_estimate),
         cmocka_unit_test(open_fails_when_any_allocation_does),
     };
     return cmocka_run_group_tests_name("retrieval.clusters", tests, NULL, NULL);
