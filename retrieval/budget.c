@@ -82,7 +82,7 @@ enum qy_status qy_budget_parse(const char *text, struct qy_budget *budget, struc
                             "budget '%.60s': not a budget; accepted are a share of the context "
                             "above 0 and at most 1.0 (0.05), a whole number of tokens above 1 "
                             "(2048), or attention mass under such a cap (p0.95:0.10; "
-                            "p0.95~4096:0.10: meant for 4096 tokens, more mass of more)",
+                            "p0.95~4096:0.10: more mass of more than 4096 tokens)",
                             text);
     }
     *budget = read;
@@ -104,8 +104,8 @@ double qy_budget_mass(const struct qy_budget *budget, uint32_t n)
 {
     const double missing = 1.0 - budget->mass;
 
-    if (!(budget->mass > 0.0) || budget->mass_at == 0 || n == 0) {
+    if (!(budget->mass > 0.0) || budget->mass_at == 0 || n <= budget->mass_at) {
         return budget->mass;
     }
-    return 1.0 - fmin(missing * sqrt((double)budget->mass_at / n), 0.5);
+    return 1.0 - missing * budget->mass_at / n;
 }

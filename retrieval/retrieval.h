@@ -25,20 +25,20 @@ struct qy_budget {
     double ratio;     /* share of N, 0..1; 0 = not given         */
     uint32_t tokens;  /* absolute; 0 = not given                 */
     double mass;      /* top-p: attention mass to reach under the cap; 0 = not given */
-    uint32_t mass_at; /* tokens for which `mass` is meant, see qy_budget_mass; 0 = for any number */
+    uint32_t mass_at; /* tokens up to which `mass` is meant, see qy_budget_mass; 0 = any number */
 };
 
 /* "0.03" (share of N, at most 1.0), "2048" (tokens, above 1), "p0.95:0.10" (mass under a cap that
- * is itself a share or a count), "p0.95~4096:0.10" (mass meant for 4,096 tokens). QY_ERR_CONFIG says
+ * is itself a share or a count), "p0.95~4096:0.10" (mass of up to 4,096 tokens, more of more). QY_ERR_CONFIG says
  * what is accepted. [any] */
 QY_MUST enum qy_status qy_budget_parse(const char *text, struct qy_budget *budget,
                                        struct qy_error *err);
 /* Tokens that the budget allows of n (rounded up, at most n); the cap when mass is given. [noalloc]
  */
 uint32_t qy_budget_tokens(const struct qy_budget *budget, uint32_t n);
-/* Mass to reach among n tokens; 0: none was given. With mass_at the mass left out is in proportion
- * to sqrt(mass_at / n), at most half: a larger share of more tokens is needed to stay as good as a
- * budget that is a share. [noalloc] */
+/* Mass to reach among n tokens; 0: none was given. Beyond mass_at tokens the mass left out per token
+ * stays what it is there: of a longer context a budget that is a share takes more tokens, and a
+ * fixed mass would fall behind it. [noalloc] */
 double qy_budget_mass(const struct qy_budget *budget, uint32_t n);
 
 /* ---- codebooks ------------------------------------------------------------------------------- */

@@ -203,7 +203,7 @@ static void plus_presets_choose_budget_codebook_and_index(void **state)
     struct qy_retrieval_settings *set = &bed->settings;
     (void)state;
 
-    assert_string_equal(ops->budget(set), "p0.955:0.10");
+    assert_string_equal(ops->budget(set), "p0.94~4096:0.10");
     assert_int_equal(ops->codebook(set), QY_CODEBOOK_PQ4);
     assert_int_equal(ops->dense_layers(set), 0);
     bed_policy(bed, "a2ats+", 0);
@@ -229,7 +229,7 @@ static void plus_presets_choose_budget_codebook_and_index(void **state)
     assert_int_equal(bed->slab_bytes, 0);
     set->first_stage = QY_STAGE1_KEYS;
     assert_int_equal(ops->codebook(set), QY_CODEBOOK_NONE);
-    assert_string_equal(ops->budget(set), "p0.955:0.10");
+    assert_string_equal(ops->budget(set), "p0.94~4096:0.10");
     bed_free(bed);
 }
 
