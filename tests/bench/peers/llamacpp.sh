@@ -3,9 +3,10 @@
 # Speed beside llama.cpp: same file, same threads, interleaved runs. Sets up llama-cpp-python (built
 # from source by pip, minutes) in the cache folder the first time.
 #
-#   tests/bench/peers/llamacpp.sh [--quarry PROGRAM] [--runs N] [CASE ...]
+#   tests/bench/peers/llamacpp.sh [--quarry PROGRAM] [--runs N] [--policies LIST] [CASE ...]
 #
-# A case is BATCHxCONTEXT or prefill; default: 1x2048 16x2048 16x8000 prefill.
+# A case is BATCHxCONTEXT or prefill; default: 1x2048 16x2048 16x8000 prefill. LIST: policies of ours
+# and their options, as 'dense;a2ats+ --preset fast' (default: dense).
 set -eu
 cd "$(dirname "$0")/../../.."
 version=0.3.36
