@@ -39,8 +39,10 @@ foreach(module IN LISTS qy_modules)
   install(FILES ${PROJECT_SOURCE_DIR}/${module}/${module}.h
     DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/quarry/${module} COMPONENT development)
 endforeach()
-install(FILES ${PROJECT_SOURCE_DIR}/gpu/tensor_type.h # a part of gpu.h
-  DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/quarry/gpu COMPONENT development)
+foreach(part IN ITEMS tensor_type index_bytes) # of gpu.h
+  install(FILES ${PROJECT_SOURCE_DIR}/gpu/${part}.h
+    DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/quarry/gpu COMPONENT development)
+endforeach()
 
 file(WRITE ${PROJECT_BINARY_DIR}/quarryConfig.cmake.in
   "@PACKAGE_INIT@\ninclude(\"\${CMAKE_CURRENT_LIST_DIR}/quarryTargets.cmake\")\ncheck_required_components(quarry)\n")

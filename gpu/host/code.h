@@ -73,6 +73,16 @@ struct qyi_code_pool {
     float *pooled; /* [n] */
 };
 
+/* masses[i] = sum of exp(step * (sum - most)) of the `page` sums (a multiple of 16) of page i, none
+ * above `most`, but for those page - left[i] that are 0 because they do not count. */
+struct qyi_code_masses {
+    const uint16_t *sums; /* [n][page] */
+    uint32_t n, page, most;
+    float step;
+    const uint32_t *left; /* [n] */
+    float *masses;        /* [n] */
+};
+
 /* Tokens of one slab: out[h * stride + i] = sum_j tables[j][code of token i][h]. */
 struct qyi_code_gather {
     const void *codes; /* [n][m] uint8_t, or [n] uint16_t when bits is 16 */
@@ -105,6 +115,7 @@ struct qyi_code_kernels {
     /* exp(base + step * sum) of n sums, none above `most`, added up. */
     float (*mass)(const uint16_t *sums, uint32_t n, uint32_t most,
                   const struct qyi_code_head *head);
+    void (*masses)(const struct qyi_code_masses *masses);
     void (*pool)(const struct qyi_code_pool *pool);
     /* The largest of n scores, as a finite number, NaN being the least; the sum of exp(score - base).
      */

@@ -18,6 +18,7 @@ const struct qyi_code_kernels qyi_code_avx2 = {
     .scores = sums_scores,
     .largest = sums_largest,
     .mass = sums_mass,
+    .masses = sums_masses,
     .pool = sums_pool,
     .scores_largest = scores_max,
     .scores_mass = scores_mass,

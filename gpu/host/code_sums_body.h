@@ -83,6 +83,27 @@ static float sums_mass(const uint16_t *sums, uint32_t n, uint32_t most,
     return total;
 }
 
+/* As qyi_code_kernels.masses: what the terms have above the least of all, of which those that do not
+ * count have nothing, and that least for each one that counts. */
+static void sums_masses(const struct qyi_code_masses *m)
+{
+    const struct code_exp exp = code_exp_make(-m->step * (float)m->most, m->step, m->most);
+    const uint16_t zeros[VEC_N] = {0};
+    const vec least = code_exp_of(&exp, zeros);
+    float one[VEC_N];
+
+    vec_store(one, least);
+    for (uint32_t p = 0; p < m->n; p++) {
+        const uint16_t *sums = m->sums + (size_t)p * m->page;
+        vec above = vec_sub(code_exp_of(&exp, sums), least);
+
+        for (uint32_t i = VEC_N; i < m->page; i += VEC_N) {
+            above = vec_add(vec_sub(code_exp_of(&exp, sums + i), least), above);
+        }
+        m->masses[p] = m->left[p] > 0 ? vec_hsum(above) + (float)m->left[p] * one[0] : 0.0F;
+    }
+}
+
 /* n <= POOLED_TOGETHER places. */
 static void sums_pool_some(const struct qyi_code_pool *pool, const uint32_t *places, uint32_t n,
                            float *pooled)
