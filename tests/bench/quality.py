@@ -9,7 +9,7 @@ yardstick's, per text and averaged, top-1 agreement, and the share of rows atten
 
   tests/bench/quality.py [--quarry PROGRAM] [--out DIR] [--ctx 4096,7680] [--count 256]
                          [--texts matthew,python,licences,perl] [--kind ppl|needle|aggregate|turns]
-                         [--policies LIST] [--yardstick RUN]
+                         [--policies LIST|ablation] [--yardstick RUN]
 
 Results are kept in DIR as JSON, one file per (kind, text, length): what is there is not run again.
 """
@@ -24,6 +24,21 @@ YARDSTICK = "exact@0.03/cache.window=64"
 POLICIES = ",".join([
     "a2ats+/preset=faithful", "a2ats+/preset=fast", "a2ats@0.03", "a2ats@0.015", "quest@0.03",
     "pq@0.03", "clusters@0.03", "window@0.03/cache.window=192"])
+# The stages of a2ats+, one thing changed at a time: first line the fixed budget of `fast`, codes alone.
+ABLATION = ",".join("a2ats+@" + run for run in [
+    "0.03/retrieval.rerank=off",
+    "0.03/retrieval.rerank=keys", "0.03/retrieval.rerank=exact",
+    "0.03/retrieval.rerank=keys/retrieval.overfetch=1.5",
+    "0.03/retrieval.rerank=keys/retrieval.overfetch=4",
+    "0.03/retrieval.first_stage=keys", "0.03/retrieval.first_stage=exact",
+    "0.03/retrieval.first_stage=bands/retrieval.rerank=off",
+    "0.03/retrieval.first_stage=bands/retrieval.rerank=keys",
+    "0.03/retrieval.first_stage=wrope/retrieval.rerank=off",
+    "0.03/retrieval.rerank=off/retrieval.pooling=max",
+    "0.03/retrieval.rerank=off/retrieval.pooling=union",
+    "0.03/retrieval.rerank=off/retrieval.dense_layers=2",
+    "0.03/retrieval.rerank=off/cache.window=192", "0.03/retrieval.rerank=off/cache.sinks=0",
+    "p0.94:0.10", "p0.94:0.05"])
 LICENCES = pathlib.Path("/usr/share/common-licenses")
 PERL = "/usr/share/perl/5.36.0/perl5db.pl"
 
@@ -100,20 +115,25 @@ def report_ppl(results):
 
 
 def report_tasks(results):
+    """Accuracy of the answers' tokens by task, over all texts and lengths, and as a share of dense's."""
     places = list(results)
     labels = [run["label"] for run in results[places[0]]]
+    tasks = list(results[places[0]][0]["tasks"])
     width = max(map(len, labels)) + 1
-    print(f"{'token accuracy':{width}}", *(f"{t[:8]}-{n}".rjust(14) for t, n in places),
-          f"{'mean':>6} {'/dense':>6} {'attended':>8}")
-    dense = mean([results[p][0]["dense_accuracy"] for p in places])
-    print(f"{'dense':{width}}", *(f"{results[p][0]['dense_accuracy']:14.3f}" for p in places),
-          f"{dense:6.3f} {1:6.2f} {100:7.2f}%")
+    print(f"{'token accuracy':{width}}", *(f"{t[:14]:>14}" for t in tasks), f"{'attended':>9}")
+
+    def total(i, task, key):
+        """Of run i, over the answers of all places, weighed by their tokens."""
+        parts = [results[p][i]["tasks"][task] for p in places]
+        return sum(x[key] * x["tokens"] for x in parts) / max(sum(x["tokens"] for x in parts), 1)
+
+    dense = {t: total(0, t, "dense_accuracy") for t in tasks}
+    print(f"{'dense':{width}}", *(f"{dense[t]:14.3f}" for t in tasks), f"{100:8.2f}%")
     for i, label in enumerate(labels):
-        runs = [results[p][i] for p in places]
-        got = mean([r["accuracy"] for r in runs])
-        print(f"{label:{width}}", *(f"{r['accuracy']:14.3f}" for r in runs),
-              f"{got:6.3f} {got / dense if dense else math.nan:6.2f} "
-              f"{100 * mean([r['attended'] for r in runs]):7.2f}%")
+        got = {t: total(i, t, "accuracy") for t in tasks}
+        shown = [f"{got[t]:.3f} {got[t] / dense[t] if dense[t] else math.nan:5.2f}x" for t in tasks]
+        attended = mean([results[p][i]["attended"] for p in places])
+        print(f"{label:{width}}", *(x.rjust(14) for x in shown), f"{100 * attended:8.2f}%")
 
 
 def main():
@@ -128,6 +148,7 @@ def main():
     parser.add_argument("--policies", default=POLICIES)
     parser.add_argument("--yardstick", default=YARDSTICK)
     args, args.more = parser.parse_known_args()
+    args.policies = ABLATION if args.policies == "ablation" else args.policies
     folder = pathlib.Path(args.out)
     folder.mkdir(parents=True, exist_ok=True)
     results = {}
