@@ -14,6 +14,8 @@
  *                each denominator (retrieval.pooling)
  *   budget       a share, or attention mass under a cap; mass counts only on the scores of 4-bit or
  *                exact keys
+ *   estimate     what was not chosen stands for itself by means of values (retrieval.estimate): off
+ *                by default
  *
  * It joins the query-aware quantization of A2ATS (arXiv:2502.12665) with product quantization made
  * for look-ups in registers (Andre et al. 2015, "Cache locality is not enough", VLDB 9(4)) and the
@@ -110,7 +112,10 @@ static enum qy_status open_index(struct qy_policy *p, const struct qy_retrieval_
     const enum qy_codebook_kind kind = plus_codebook(settings);
     enum qy_status st = QY_OK;
 
-    if (kind != QY_CODEBOOK_NONE) {
+    if (settings->estimate != QY_ESTIMATE_OFF) {
+        st = qyi_a2ats_open_values(&p->a2ats, err);
+    }
+    if (st == QY_OK && kind != QY_CODEBOOK_NONE) {
         st = qyi_a2ats_open_codes(&p->a2ats, "a2ats+", kind, err);
     }
     if (st == QY_OK && kind == QY_CODEBOOK_VQ) {
@@ -162,21 +167,30 @@ static enum qy_status plus_open(const struct qy_policy_params *params, struct qy
 
 static size_t plus_index_bytes(const struct qy_policy *policy)
 {
-    return policy->a2ats.code_bytes + policy->a2ats.key_bytes;
+    return policy->a2ats.code_bytes + policy->a2ats.key_bytes + policy->a2ats.value_bytes;
 }
 
 static size_t plus_scratch(const struct qy_policy *policy, uint32_t n_items, uint32_t max_n)
 {
     const size_t select = qyi_rank_scratch(&policy->rank, n_items, max_n);
     const size_t append = qyi_a2ats_append_scratch(&policy->a2ats, n_items);
+    const size_t estimate = policy->a2ats.value_bytes > 0
+                                ? qyi_a2ats_estimate_scratch(&policy->a2ats, n_items, max_n)
+                                : 0;
+    const size_t most = select > append ? select : append;
 
-    return select > append ? select : append;
+    return most > estimate ? most : estimate;
 }
 
 static enum qy_status plus_select(struct qy_policy *policy, const struct qy_select_item *items,
                                   uint32_t n_items, struct qy_arena *arena)
 {
-    return qyi_rank_select(&policy->rank, items, n_items, arena);
+    const enum qy_status st = qyi_rank_select(&policy->rank, items, n_items, arena);
+
+    if (st != QY_OK || policy->a2ats.value_bytes == 0) {
+        return st;
+    }
+    return qyi_a2ats_estimate(&policy->a2ats, items, n_items, arena);
 }
 
 static enum qy_status plus_append(struct qy_policy *policy, const struct qy_append_view *views,
@@ -193,6 +207,9 @@ static enum qy_status plus_append(struct qy_policy *policy, const struct qy_appe
     if (st == QY_OK && a->key_bytes > 0) {
         st = qyi_a2ats_append_keys(a, views, n_views, arena);
     }
+    if (st == QY_OK && a->value_bytes > 0) {
+        st = qyi_a2ats_append_values(a, views, n_views, arena);
+    }
     return st;
 }
 
@@ -202,7 +219,10 @@ const struct qy_policy_ops qyi_policy_a2ats_plus = {
     .summary =
         "ours: codes of keys at their positions, reranked by 4-bit keys, one budget per KV "
         "head (retrieval.preset)",
-    .caps = {.index_shareable = 1, .skip_short = 1, .append_form = QY_KEYS_AFTER_ROPE},
+    .caps = {.index_shareable = 1,
+             .partial = 1,
+             .skip_short = 1,
+             .append_form = QY_KEYS_AFTER_ROPE},
     .open = plus_open,
     .close = plus_close,
     .scratch = plus_scratch,

@@ -141,6 +141,62 @@ static void policy_takes_zero_keys(void **state)
     policy_cases_run(check_zero);
 }
 
+/* ---- the estimate of a2ats+ --------------------------------------------------------------------- */
+
+static int asked_estimate;
+
+static void set_estimate(struct qy_retrieval_settings *settings)
+{
+    settings->preset = QY_PRESET_FAST;
+    settings->estimate = asked_estimate;
+    settings->estimate_page = 16;
+}
+
+/* Largest distance of a token's outputs from those of dense attention. */
+static double distance_from_dense(int estimate)
+{
+    const struct prig_options o = {.policy = "a2ats+",
+                                   .budget = "9",
+                                   .d = 64,
+                                   .group = 3,
+                                   .block_tokens = 32,
+                                   .level = QY_CPU_PLAIN,
+                                   .no_rope = 1,
+                                   .edit = zero_keys,
+                                   .set = set_estimate};
+    struct prig rig;
+    double most = 0.0;
+
+    case_d = o.d;
+    case_heads = PRIG_KV_HEADS * o.group;
+    asked_estimate = estimate;
+    assert_true(prig_open(&rig, &o));
+    struct qy_sequence *seq = prig_sequence(&rig);
+    float *out = calloc((size_t)2 * PRIG_LAYERS * rig.out, sizeof(*out));
+    float *dense = out + (size_t)PRIG_LAYERS * rig.out;
+    const struct prig_feed feed = {.seq = seq, .stream = 1, .n = 1, .mode = QY_ATTEND_DENSE};
+    assert_non_null(out);
+    prig_fill(&rig, seq, 1, N, 37);
+    prig_next(&rig, seq, 1, out);
+    assert_int_equal(qy_sequence_truncate(seq, N), QY_OK);
+    assert_int_equal(prig_step(&rig, &feed, 1, dense), QY_OK);
+    for (uint32_t i = 0; i < PRIG_LAYERS * rig.out; i++) {
+        most = fmax(most, fabs((double)out[i] - (double)dense[i]));
+    }
+    free(out);
+    qy_sequence_close(seq);
+    prig_close(&rig);
+    return most;
+}
+
+/* Where every token weighs the same, means of pages are as good as the tokens themselves. */
+static void estimate_of_equal_scores_is_dense(void **state)
+{
+    (void)state;
+    assert_true(distance_from_dense(QY_ESTIMATE_MEANS) < 1e-3);
+    assert_true(distance_from_dense(QY_ESTIMATE_OFF) > 1e-2);
+}
+
 /* ---- NaN --------------------------------------------------------------------------------------- */
 
 static uint32_t bad_token;
@@ -199,6 +255,7 @@ int main(void)
         cmocka_unit_test(policy_finds_a_needle),
         cmocka_unit_test(policy_takes_equal_keys),
         cmocka_unit_test(policy_takes_zero_keys),
+        cmocka_unit_test(estimate_of_equal_scores_is_dense),
         cmocka_unit_test(policy_step_with_a_nan_key_fails_alone),
     };
     return cmocka_run_group_tests_name("retrieval.policies_keys", tests, NULL, NULL);

@@ -9,6 +9,7 @@ struct policy_case {
     const char *policy, *budget;
     uint32_t d, group, block_tokens, threads;
     enum qy_cpu_level level;
+    void (*set)(struct qy_retrieval_settings *settings); /* may be NULL */
 };
 
 /* Calls check for each; a policy that this build lacks is named once and left out. */

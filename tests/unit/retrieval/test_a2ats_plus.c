@@ -233,6 +233,45 @@ static void plus_presets_choose_budget_codebook_and_index(void **state)
     bed_free(bed);
 }
 
+/* The estimate leaves the choice as it is, and writes only where there is room for it. */
+static void plus_estimate_is_of_what_was_not_chosen(void **state)
+{
+    enum { N = 3 };
+    static float out[BED_GROUP * BED_D];
+    struct bed *bed = plus_open(1);
+    struct answer *want = calloc(1, sizeof(*want));
+    (void)state;
+
+    assert_non_null(want);
+    bed_policy(bed, "a2ats+", 0);
+    const size_t bytes = bed->slab_bytes;
+    ask_all(bed);
+    bed_select(bed, BED_MAX_ITEMS);
+    keep(bed, want);
+    bed->settings.estimate = QY_ESTIMATE_MEANS;
+    bed->settings.estimate_page = 16;
+    bed_policy(bed, "a2ats+", 0);
+    assert_int_equal(bed->slab_bytes - bytes, qy_value_slab_bytes(BED_D, 16, 1 << BED_SHIFT));
+    ask_all(bed);
+    float lse[BED_GROUP] = {NAN, NAN, NAN};
+    bed->items[N].part_out = out;
+    bed->items[N].part_lse = lse;
+    bed_select(bed, BED_MAX_ITEMS);
+    expect_same(bed, want);
+    for (uint32_t g = 0; g < BED_GROUP; g++) {
+        assert_true(isfinite(lse[g]));
+    }
+    bed_item(bed, 0, N / BED_KV, N % BED_KV, BED_MAX_N); /* all: nothing is left */
+    bed->items[0].part_out = out;
+    bed->items[0].part_lse = lse;
+    bed_select(bed, 1);
+    for (uint32_t g = 0; g < BED_GROUP; g++) {
+        assert_true(lse[g] == -INFINITY);
+    }
+    free(want);
+    bed_free(bed);
+}
+
 static void plus_mass_counts_after_a_rerank(void **state)
 {
     struct bed *bed = plus_open(1);
@@ -296,6 +335,18 @@ static void plus_open_refuses_what_it_cannot_use(void **state)
     assert_int_equal(ops->open(&bed->params, &policy, &err), QY_ERR_CONFIG);
     assert_non_null(strstr(err.text, "takes no argument"));
     bed->params.argument = "";
+    bed->settings.estimate = QY_ESTIMATE_MEANS;
+    for (int64_t page = 8; page <= 64; page += 8) { /* blocks are of 32 tokens */
+        bed->settings.estimate_page = page;
+        if (page != 16 && page != 32) {
+            assert_int_equal(ops->open(&bed->params, &policy, &err), QY_ERR_CONFIG);
+            assert_non_null(
+                strstr(err.text, "a power of two from 16 up to cache.block_tokens (32)"));
+        }
+    }
+    bed->settings.first_stage = QY_STAGE1_KEYS;
+    assert_int_equal(ops->open(&bed->params, &policy, &err), QY_ERR_CONFIG);
+    assert_non_null(strstr(err.text, "only retrieval.first_stage 'pq' is accepted"));
     assert_null(policy);
     bed_free(bed);
 }
@@ -309,6 +360,7 @@ int main(void)
         cmocka_unit_test(plus_appended_equals_bulk),
         cmocka_unit_test(plus_wrope_is_a2ats_pooled),
         cmocka_unit_test(plus_presets_choose_budget_codebook_and_index),
+        cmocka_unit_test(plus_estimate_is_of_what_was_not_chosen),
         cmocka_unit_test(plus_mass_counts_after_a_rerank),
         cmocka_unit_test(plus_small_texts_and_values_that_are_no_numbers),
         cmocka_unit_test(plus_open_refuses_what_it_cannot_use),
