@@ -287,6 +287,31 @@ QY_MUST enum qy_status qy_device_code_topk(struct qy_device *dev,
 size_t qy_device_code_topk_scratch(const struct qy_device *dev, uint32_t n_items, uint32_t max_n,
                                    const struct qy_quantizer *quantizer, uint32_t group);
 
+/* Attention over those of tokens first .. first + n - 1 that are not in ids, estimated by 4-bit codes
+ * and the values of a few rows: a token's weight is exp(scale * q . its decoded key). Each head draws
+ * `samples` tokens (1 .. 4096), at equal steps of the weights summed up in the order of tokens; each
+ * drawn stands for an equal part of the whole weight.
+ *   out [group][d], lse [group]   as qy_device_attend writes them; no token left, or a query that is
+ *                                 not finite: 0 and -inf
+ * Drawing by weight: MagicPIG, arXiv:2410.16179. */
+struct qy_code_estimate_item {
+    const struct qy_quantizer *quantizer;
+    const float *q; /* [group][d] */
+    struct qy_slab codes;
+    struct qy_rows rows;
+    const uint32_t *ids; /* [n_ids] ascending, of first .. first + n - 1 */
+    uint32_t first, n, n_ids, group, samples;
+    float *out, *lse;
+};
+QY_MUST enum qy_status qy_device_code_estimate(struct qy_device *dev,
+                                               const struct qy_code_estimate_item *items,
+                                               uint32_t n_items, float scale,
+                                               struct qy_arena *arena);
+/* Arena bytes of a call of items of one quantizer, each of up to max_n tokens. */
+size_t qy_device_code_estimate_scratch(const struct qy_device *dev, uint32_t max_n,
+                                       uint32_t samples, const struct qy_quantizer *quantizer,
+                                       uint32_t group);
+
 /* Union of n_lists ascending lists: list j has counts[j] <= stride ids at lists + j * stride. ids
  * receives each id once, ascending (room for all of them). */
 struct qy_union_item {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Index bytes: what a few bytes per token tell of keys and values, and scores by them. A part of
+ * Index bytes: what a few bytes per token tell of keys, and scores by them. A part of
  * gpu.h, which includes it where rows are known; its rules hold here too.
  */
 #ifndef QY_GPU_H
@@ -128,41 +128,5 @@ struct qy_bound_score_item {
 QY_MUST enum qy_status qy_device_bound_score(struct qy_device *dev,
                                              const struct qy_bound_score_item *items,
                                              uint32_t n_items, float scale);
-
-/* Means of the values of pages of `page` tokens (a power of two, 16 .. 2^shift) in f16, what f16
- * cannot hold as its largest. A page begun has the mean of what it has; the bits do not depend on
- * how its tokens came. d is at most 512. */
-size_t qy_value_slab_bytes(uint32_t d, uint32_t page, uint32_t n_tokens);
-struct qy_value_item {
-    struct qy_rows rows; /* tokens first .. first + n - 1 are new; the page of `first` is redone */
-    uint32_t first, n, page;
-    struct qy_slab values;
-};
-QY_MUST enum qy_status qy_device_value_append(struct qy_device *dev,
-                                              const struct qy_value_item *items, uint32_t n_items);
-
-/* Attention over those of tokens first .. first + n - 1 that are not in ids, estimated by 4-bit codes
- * and means of values: each page stands as one row, the mean of its tokens so left, with the sum of
- * exp(scale * q . their decoded keys) as its weight.
- *   out [group][d], lse [group]   as qy_device_attend writes them; none left, or a query that is not
- *                                 finite: 0 and -inf
- * Ids are taken out of weights and means alike: their rows are read for it. */
-struct qy_code_estimate_item {
-    const struct qy_quantizer *quantizer;
-    const float *q; /* [group][d] */
-    struct qy_slab codes, values;
-    struct qy_rows rows;
-    const uint32_t *ids; /* [n_ids] ascending, of first .. first + n - 1 */
-    uint32_t first, n, n_ids, group, page;
-    uint32_t n_tokens; /* appended so far, those behind first + n included */
-    float *out, *lse;
-};
-QY_MUST enum qy_status qy_device_code_estimate(struct qy_device *dev,
-                                               const struct qy_code_estimate_item *items,
-                                               uint32_t n_items, float scale,
-                                               struct qy_arena *arena);
-/* Arena bytes of a call of items of one quantizer, each of up to max_n tokens. */
-size_t qy_device_code_estimate_scratch(const struct qy_device *dev, uint32_t max_n, uint32_t page,
-                                       const struct qy_quantizer *quantizer, uint32_t group);
 
 #endif

@@ -3,8 +3,7 @@
  * What `a2ats` and `a2ats+` have in common: index bytes made of codes of a frozen codebook and of
  * 4-bit keys, and the stages that score tokens by them. Private to policy_a2ats*.c.
  *
- * Index bytes of a slab: [codes | 4-bit keys | means of values], each part 64-byte aligned, any may
- * be missing.
+ * Index bytes of a slab: [codes | 4-bit keys], each part 64-byte aligned, either may be missing.
  */
 #ifndef QYI_RETRIEVAL_POLICY_A2ATS_H
 #define QYI_RETRIEVAL_POLICY_A2ATS_H
@@ -23,9 +22,8 @@ struct qyi_a2ats_band {
 struct qyi_a2ats {
     const struct qy_policy_params *params; /* kept */
     struct qy_quantizer *quantizers;       /* [layer][KV head]; NULL: no codes         */
-    /* of a slab, whole lines; 0: no such bytes */
-    size_t code_bytes, key_bytes, value_bytes;
-    uint32_t page; /* tokens of a mean of values */
+    size_t code_bytes, key_bytes;          /* of a slab, whole lines; 0: no such bytes */
+    uint32_t samples;                      /* of an estimate, per query head; 0: none  */
     /* Codes of keys before RoPE only: */
     uint32_t near; /* nearer tokens are scored by their keys */
     uint32_t n_bands;
@@ -47,17 +45,13 @@ void qyi_a2ats_close(struct qyi_a2ats *a);
 
 /* ---- policy_a2ats_estimate.c ---- */
 
-/* Checks the settings of the estimate, and makes room for means of values. */
-QY_MUST enum qy_status qyi_a2ats_open_values(struct qyi_a2ats *a, struct qy_error *err);
-QY_MUST enum qy_status qyi_a2ats_append_values(const struct qyi_a2ats *a,
-                                               const struct qy_append_view *views, uint32_t n_views,
-                                               struct qy_arena *arena);
+/* Checks the settings of an estimate that is asked for. */
+QY_MUST enum qy_status qyi_a2ats_open_estimate(struct qyi_a2ats *a, struct qy_error *err);
 /* Writes part_out and part_lse of the items that have room for them; their ids are there. [noalloc]
  */
 QY_MUST enum qy_status qyi_a2ats_estimate(const struct qyi_a2ats *a,
                                           const struct qy_select_item *items, uint32_t n_items,
                                           struct qy_arena *arena);
-/* Arena bytes of either. */
 size_t qyi_a2ats_estimate_scratch(const struct qyi_a2ats *a, uint32_t n_items, uint32_t max_n);
 
 /* ---- policy_a2ats_append.c ---- */

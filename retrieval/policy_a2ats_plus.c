@@ -14,8 +14,8 @@
  *                each denominator (retrieval.pooling)
  *   budget       a share, or attention mass under a cap; mass counts only on the scores of 4-bit or
  *                exact keys
- *   estimate     what was not chosen stands for itself by means of values (retrieval.estimate): off
- *                by default
+ *   estimate     a few tokens drawn by their scores stand for all that was not chosen
+ *                (retrieval.estimate): off by default
  *
  * It joins the query-aware quantization of A2ATS (arXiv:2502.12665) with product quantization made
  * for look-ups in registers (Andre et al. 2015, "Cache locality is not enough", VLDB 9(4)) and the
@@ -112,8 +112,8 @@ static enum qy_status open_index(struct qy_policy *p, const struct qy_retrieval_
     const enum qy_codebook_kind kind = plus_codebook(settings);
     enum qy_status st = QY_OK;
 
-    if (settings->estimate != QY_ESTIMATE_OFF) {
-        st = qyi_a2ats_open_values(&p->a2ats, err);
+    if (settings->estimate > 0) {
+        st = qyi_a2ats_open_estimate(&p->a2ats, err);
     }
     if (st == QY_OK && kind != QY_CODEBOOK_NONE) {
         st = qyi_a2ats_open_codes(&p->a2ats, "a2ats+", kind, err);
@@ -167,16 +167,15 @@ static enum qy_status plus_open(const struct qy_policy_params *params, struct qy
 
 static size_t plus_index_bytes(const struct qy_policy *policy)
 {
-    return policy->a2ats.code_bytes + policy->a2ats.key_bytes + policy->a2ats.value_bytes;
+    return policy->a2ats.code_bytes + policy->a2ats.key_bytes;
 }
 
 static size_t plus_scratch(const struct qy_policy *policy, uint32_t n_items, uint32_t max_n)
 {
     const size_t select = qyi_rank_scratch(&policy->rank, n_items, max_n);
     const size_t append = qyi_a2ats_append_scratch(&policy->a2ats, n_items);
-    const size_t estimate = policy->a2ats.value_bytes > 0
-                                ? qyi_a2ats_estimate_scratch(&policy->a2ats, n_items, max_n)
-                                : 0;
+    const size_t estimate =
+        policy->a2ats.samples > 0 ? qyi_a2ats_estimate_scratch(&policy->a2ats, n_items, max_n) : 0;
     const size_t most = select > append ? select : append;
 
     return most > estimate ? most : estimate;
@@ -187,7 +186,7 @@ static enum qy_status plus_select(struct qy_policy *policy, const struct qy_sele
 {
     const enum qy_status st = qyi_rank_select(&policy->rank, items, n_items, arena);
 
-    if (st != QY_OK || policy->a2ats.value_bytes == 0) {
+    if (st != QY_OK || policy->a2ats.samples == 0) {
         return st;
     }
     return qyi_a2ats_estimate(&policy->a2ats, items, n_items, arena);
@@ -206,9 +205,6 @@ static enum qy_status plus_append(struct qy_policy *policy, const struct qy_appe
     }
     if (st == QY_OK && a->key_bytes > 0) {
         st = qyi_a2ats_append_keys(a, views, n_views, arena);
-    }
-    if (st == QY_OK && a->value_bytes > 0) {
-        st = qyi_a2ats_append_values(a, views, n_views, arena);
     }
     return st;
 }

@@ -219,8 +219,7 @@ struct qy_retrieval_settings {
     int rerank;           /* enum qy_rerank       */
     int pooling;          /* enum qy_pool_choice  */
     double overfetch;     /* candidates of a rerank, times k; 0: the preset's */
-    int estimate;         /* enum qy_estimate: what a2ats+ does not choose */
-    int64_t estimate_page;
+    int64_t estimate;     /* tokens drawn per query head for those not chosen; 0: none */
     int64_t wrope_window, wrope_distance; /* a2ats, and the bands of a2ats+ */
     int64_t quest_page;
     int64_t pq_m, pq_bits;
@@ -236,7 +235,6 @@ enum qy_first_stage {
     QY_STAGE1_EXACT    /* every key: an oracle to measure later stages by  */
 };
 enum qy_rerank { QY_RERANK_AUTO = 0, QY_RERANK_OFF, QY_RERANK_KEYS4, QY_RERANK_EXACT };
-enum qy_estimate { QY_ESTIMATE_OFF = 0, QY_ESTIMATE_MEANS = 1 };
 /* auto: as published, or a sum */
 enum qy_pool_choice { QY_POOLED_SUM = 0, QY_POOLED_MAX, QY_POOLED_UNION, QY_POOLED_AUTO };
 extern const struct qy_setting qy_retrieval_setting_rows[];

@@ -130,24 +130,14 @@ const struct qy_setting qy_retrieval_setting_rows[] = {
     },
     {
         .name = "retrieval.estimate",
-        .type = QY_SETTING_CHOICE,
-        .initial = "off",
-        .choices = "off|means",
-        .unit = "",
-        .help = "what a2ats+ makes of the tokens that it does not choose: off (nothing), means "
-                "(mean values of pages, weighted by the first stage's scores; pq only)",
-        .offset = AT(estimate),
-    },
-    {
-        .name = "retrieval.estimate_page",
         .type = QY_SETTING_INT,
-        .initial = "32",
-        .min = 16,
-        .max = 1 << 20,
+        .initial = "0",
+        .min = 0,
+        .max = 4096,
         .unit = "tokens",
-        .help = "tokens of a page of retrieval.estimate; a power of two, at most "
-                "cache.block_tokens",
-        .offset = AT(estimate_page),
+        .help = "a2ats+: tokens per query head, drawn by the first stage's scores (pq only), whose "
+                "values stand for all that was not chosen: 32 is a good number; 0: nothing does",
+        .offset = AT(estimate),
     },
     /* a2ats */
     {
@@ -258,8 +248,7 @@ const struct qy_retrieval_settings qyi_retrieval_defaults = {
     .first_stage = QY_STAGE1_PQ4,
     .rerank = QY_RERANK_AUTO,
     .pooling = QY_POOLED_AUTO,
-    .estimate = QY_ESTIMATE_OFF,
-    .estimate_page = 32,
+    .estimate = 0,
     .wrope_window = 64,
     .wrope_distance = 2048,
     .quest_page = 16,

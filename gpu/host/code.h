@@ -117,6 +117,8 @@ struct qyi_code_kernels {
                   const struct qyi_code_head *head);
     void (*masses)(const struct qyi_code_masses *masses);
     void (*pool)(const struct qyi_code_pool *pool);
+    /* out [d] = mean of the values of rows ids [n]; 0 of none. */
+    void (*values)(const struct qy_rows *rows, const uint32_t *ids, uint32_t n, float *out);
     /* The largest of n scores, as a finite number, NaN being the least; the sum of exp(score - base).
      */
     float (*scores_largest)(const float *scores, uint32_t n);

@@ -5,6 +5,7 @@
 #include "gpu/host/code_gather_body.h"
 #include "gpu/host/code_sums_body.h"
 #include "gpu/host/code_table_body.h"
+#include "gpu/host/code_values_body.h"
 #include "gpu/host/encode_body.h"
 #include "gpu/host/scores_body.h"
 
@@ -42,6 +43,7 @@ const struct qyi_code_kernels qyi_code_plain = {
     .mass = sums_mass,
     .masses = sums_masses,
     .pool = sums_pool,
+    .values = values_mean,
     .scores_largest = scores_max,
     .scores_mass = scores_mass,
     .gather = gather_codes,

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Estimated attention over what was not chosen, and the means of values that it is made of, on every
- * kernel set against f64: weights by the scores that qy_device_code_score gives, means of the values
- * that the rows hold.
+ * Estimated attention over what was not chosen, on every kernel set against f64: weights by the
+ * scores that qy_device_code_score gives. Values tell which tokens were drawn.
  */
 #include "tests/support/test.h"
 
@@ -11,61 +10,46 @@
 #include <string.h>
 
 #include "tests/conformance/conf_quantizer.h"
-#include "tests/conformance/conf_slab.h"
 
-enum { MAX_D = 128 };
+enum { D = 64, GROUP = 3, N = 1533 };
 
-/* Tokens 0 .. n - 1 of one KV head: rows, codes of other vectors, means. */
+/* Tokens 0 .. N - 1 of one KV head; codes are not those of the rows' keys. */
 struct bed {
     struct conf_quantizer z;
     struct conf_codes codes;
     struct conf_rows rows;
-    struct conf_slab values;
-    uint32_t n, page;
 };
 
-static void append_values(struct conf *c, const struct bed *b, const struct conf_slab *to,
-                          uint32_t first, uint32_t n)
+static void bed_open(struct conf *c, struct bed *b, uint32_t m, uint32_t shift)
 {
-    struct qy_value_item item = {b->rows.rows, first, n, b->page, to->slab};
-    assert_int_equal(qy_device_value_append(c->dev, &item, 1), QY_OK);
-}
-
-static void bed_open(struct conf *c, struct bed *b, uint32_t d, uint32_t m, enum qy_row_type type,
-                     uint32_t shift, uint32_t page, uint32_t n)
-{
-    b->n = n;
-    b->page = page;
-    conf_quantizer_open(&b->z, d, m, 4, 16, 0);
-    conf_codes_fill(c, &b->z, &b->codes, shift, n);
-    conf_rows_open(&b->rows, type, d, shift, n, 1.0F);
-    conf_slab_open(&b->values, shift, n, qy_value_slab_bytes(d, page, (uint32_t)1 << shift));
-    append_values(c, b, &b->values, 0, n);
+    conf_quantizer_open(&b->z, D, m, 4, 16, 0);
+    conf_codes_fill(c, &b->z, &b->codes, shift, N);
+    conf_rows_open(&b->rows, QY_ROW_F32, D, shift, N, 1.0F);
 }
 
 static void bed_close(struct bed *b)
 {
-    conf_slab_close(&b->values);
     conf_rows_close(&b->rows);
     conf_codes_close(&b->codes);
     conf_quantizer_close(&b->z);
 }
 
-static struct qy_code_estimate_item item_of(const struct bed *b, uint32_t group, uint32_t first,
-                                            uint32_t n, const float *q)
+static struct qy_code_estimate_item item_of(const struct bed *b, uint32_t first, uint32_t n,
+                                            uint32_t samples, const float *q, float *out)
 {
     return (struct qy_code_estimate_item){.quantizer = &b->z.q,
                                           .q = q,
                                           .codes = b->codes.slab,
-                                          .values = b->values.slab,
                                           .rows = b->rows.rows,
                                           .first = first,
                                           .n = n,
-                                          .group = group,
-                                          .page = b->page,
-                                          .n_tokens = b->n};
+                                          .group = GROUP,
+                                          .samples = samples,
+                                          .out = out,
+                                          .lse = out + (size_t)GROUP * D};
 }
 
+/* With an arena of just the size that is asked for. */
 static enum qy_status call(struct conf *c, const struct qy_code_estimate_item *items, uint32_t n,
                            float scale)
 {
@@ -74,78 +58,11 @@ static enum qy_status call(struct conf *c, const struct qy_code_estimate_item *i
     for (uint32_t i = 0; i < n; i++) {
         max_n = items[i].n > max_n ? items[i].n : max_n;
     }
-    conf_arena(c, qy_device_code_estimate_scratch(c->dev, max_n, items[0].page, items[0].quantizer,
-                                                  items[0].group));
+    conf_arena(c, qy_device_code_estimate_scratch(c->dev, max_n, items[0].samples,
+                                                  items[0].quantizer, items[0].group));
     const enum qy_status st = qy_device_code_estimate(c->dev, items, n, scale, &c->arena);
     assert_int_equal(c->arena.used, 0);
     return st;
-}
-
-/* Adds the page's tokens that are not taken: exp(score - most) and values. Returns their mass. */
-static double add_page(const struct bed *b, const struct qy_code_estimate_item *it,
-                       const uint8_t *taken, const float *scores, double most, uint32_t page,
-                       double *out)
-{
-    double mean[MAX_D] = {0};
-    double mass = 0.0;
-    uint32_t left = 0;
-
-    for (uint32_t t = page * it->page; t < (page + 1) * it->page; t++) {
-        if (t < it->first || t >= it->first + it->n || taken[t]) {
-            continue;
-        }
-        left++;
-        mass += exp((double)scores[t - it->first] - most);
-        for (uint32_t e = 0; e < b->z.q.d; e++) {
-            mean[e] += (double)b->rows.v[(size_t)t * b->z.q.d + e];
-        }
-    }
-    for (uint32_t e = 0; e < b->z.q.d && left > 0; e++) {
-        out[e] += mass * mean[e] / left;
-    }
-    return mass;
-}
-
-/* What the item must give, head by head. */
-static void check(struct conf *c, const struct bed *b, const struct qy_code_estimate_item *it,
-                  float scale)
-{
-    const uint32_t d = b->z.q.d;
-    float *scores = calloc((size_t)it->group * it->n + 1, sizeof(*scores));
-    uint8_t *taken = calloc(b->n + 1, 1);
-    const struct qy_code_score_item score = {it->quantizer, it->q,     it->codes, it->first,
-                                             it->n,         it->group, scores,    it->n};
-
-    assert_true(scores && taken);
-    conf_arena(c, qy_device_code_score_scratch(c->dev, 1, it->quantizer, it->group));
-    assert_int_equal(qy_device_code_score(c->dev, &score, 1, scale, &c->arena), QY_OK);
-    for (uint32_t i = 0; i < it->n_ids; i++) {
-        taken[it->ids[i]] = 1;
-    }
-    for (uint32_t h = 0; h < it->group; h++) {
-        const float *s = scores + (size_t)h * it->n;
-        double out[MAX_D] = {0};
-        double most = -INFINITY;
-        double mass = 0.0;
-
-        for (uint32_t i = 0; i < it->n; i++) {
-            most = taken[it->first + i] ? most : fmax(most, (double)s[i]);
-        }
-        for (uint32_t p = it->first / it->page; p * it->page < it->first + it->n; p++) {
-            mass += add_page(b, it, taken, s, most, p, out);
-        }
-        for (uint32_t e = 0; e < d; e++) {
-            out[e] = mass > 0.0 ? out[e] / mass : 0.0;
-        }
-        if (it->n == it->n_ids) {
-            assert_true(it->lse[h] == -INFINITY);
-        } else { /* rounding of sums in f32 */
-            assert_true(fabs((double)it->lse[h] - most - log(mass)) < 3e-5 * fmax(1.0, fabs(most)));
-        }
-        assert_true(conf_nmse(it->out + (size_t)h * d, out, d) < 1e-5); /* means are halves */
-    }
-    free(taken);
-    free(scores);
 }
 
 /* About n * share / 100 of the item's tokens; share 100: all. Freed with free(). */
@@ -163,90 +80,182 @@ static uint32_t *choose(struct qy_code_estimate_item *it, uint32_t share)
     return ids;
 }
 
-static void one(struct conf *c, const struct bed *b, uint32_t group, uint32_t first, uint32_t n,
-                uint32_t share, float scale)
+static void write_value(const struct bed *b, uint32_t token, const float *value)
 {
-    const uint32_t d = b->z.q.d;
-    float *q = conf_floats((size_t)group * d, 2.0F);
-    float *out = conf_floats((size_t)group * (d + 1), 1.0F);
-    struct qy_code_estimate_item item = item_of(b, group, first, n, q);
-    uint32_t *ids = choose(&item, share);
+    memcpy(qy_row_at(&b->rows.rows, token) + D * sizeof(float), value, D * sizeof(float));
+}
 
-    item.out = out;
-    item.lse = out + (size_t)group * d;
+/* Token t has a 1 in element t * D / N; those that no draw may bring have what shows. */
+static void mark_values(const struct bed *b, const struct qy_code_estimate_item *it)
+{
+    uint32_t at = 0;
+
+    for (uint32_t t = 0; t < N; t++) {
+        float value[D] = {0};
+
+        value[t * D / N] = 1.0F;
+        at += at < it->n_ids && it->ids[at] < t;
+        if (t < it->first || t >= it->first + it->n || (at < it->n_ids && it->ids[at] == t)) {
+            value[0] = 1e6F;
+        }
+        write_value(b, t, value);
+    }
+}
+
+/* One head: lse, and of tokens side by side as many draws as their weight says, but for one. */
+static void check_head(const struct qy_code_estimate_item *it, const float *scores, uint32_t h)
+{
+    double weights[D] = {0};
+    double most = -INFINITY;
+    double mass = 0.0;
+    uint32_t at = 0;
+
+    for (uint32_t i = 0; i < it->n; i++) {
+        most = fmax(most, (double)scores[i]);
+    }
+    for (uint32_t i = 0; i < it->n; i++) {
+        if (at < it->n_ids && it->ids[at] == it->first + i) {
+            at++;
+            continue;
+        }
+        weights[(it->first + i) * D / N] += exp((double)scores[i] - most);
+        mass += exp((double)scores[i] - most);
+    }
+    for (uint32_t e = 0; e < D; e++) {
+        const double drawn = (double)it->out[h * D + e] * it->samples;
+        const double want = mass > 0.0 ? weights[e] / mass * it->samples : 0.0;
+
+        assert_true(fabs(drawn - want) < 1.0 + 1e-4 * it->samples);
+    }
+    if (mass > 0.0) { /* rounding of sums in f32 */
+        assert_true(fabs((double)it->lse[h] - most - log(mass)) < 3e-5 * fmax(1.0, fabs(most)));
+    } else {
+        assert_true(it->lse[h] == -INFINITY);
+    }
+}
+
+static void one(struct conf *c, const struct bed *b, const uint32_t range[3], uint32_t samples,
+                float scale)
+{
+    float *q = conf_floats((size_t)GROUP * D, 2.0F);
+    float *scores = calloc((size_t)GROUP * range[1] + 1, sizeof(*scores));
+    float out[GROUP * (D + 1)];
+    struct qy_code_estimate_item item = item_of(b, range[0], range[1], samples, q, out);
+    uint32_t *ids = choose(&item, range[2]);
+    const struct qy_code_score_item score = {item.quantizer, q,     item.codes, item.first,
+                                             item.n,         GROUP, scores,     item.n};
+
+    assert_non_null(scores);
+    mark_values(b, &item);
     assert_int_equal(call(c, &item, 1, scale), QY_OK);
-    check(c, b, &item, scale);
+    conf_arena(c, qy_device_code_score_scratch(c->dev, 1, item.quantizer, GROUP));
+    assert_int_equal(qy_device_code_score(c->dev, &score, 1, scale, &c->arena), QY_OK);
+    for (uint32_t h = 0; h < GROUP; h++) {
+        check_head(&item, scores + (size_t)h * item.n, h);
+    }
     free(ids);
-    free(out);
+    free(scores);
     free(q);
 }
 
-static void estimates_what_was_not_chosen(void **unused)
+static void draws_go_by_weight(void **unused)
 {
-    /* d, m, shift, page */
-    static const uint32_t shapes[][4] = {
-        {64, 16, 7, 32}, {128, 32, 7, 128}, {80, 10, 4, 16}, {64, 2, 6, 64}, {96, 3, 8, 256}};
     /* first, n, share chosen: whole pages, edges inside pages, one token, none, all */
-    static const uint32_t ranges[][3] = {
-        {0, 1024, 3}, {4, 1500, 3},   {31, 700, 60},  {128, 128, 0}, {127, 2, 0},  {255, 1, 0},
-        {5, 0, 0},    {17, 300, 100}, {300, 413, 95}, {4, 1529, 20}, {250, 12, 50}};
-    enum { N = 1533, SHAPES = sizeof(shapes) / sizeof(shapes[0]) };
-    static const uint32_t groups[] = {3, 1, 4, 7};
+    static const uint32_t ranges[][3] = {{0, 1024, 3},  {4, 1500, 3},   {31, 700, 60},
+                                         {128, 128, 0}, {127, 2, 0},    {255, 1, 0},
+                                         {5, 0, 0},     {17, 300, 100}, {300, 413, 95}};
+    static const uint32_t shapes[][2] = {{16, 7}, {2, 4}, {8, 3}, {16, 11}}; /* m, shift */
+    static const uint32_t samples[] = {1, 7, 32, 4096};
+    enum { RANGES = sizeof(ranges) / sizeof(ranges[0]) };
 
     (void)unused;
     for (enum qy_cpu_level level = QY_CPU_PLAIN; level <= conf_best(); level++) {
-        for (uint32_t threads = 1; threads <= 2; threads++) {
+        for (uint32_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
             struct conf c;
+            struct bed b;
 
-            conf_open(&c, level, threads);
-            for (uint32_t i = 0; i < SHAPES; i++) {
-                const uint32_t *s = shapes[i];
-                struct bed b;
-
-                bed_open(&c, &b, s[0], s[1], i % 2 ? QY_ROW_F32 : QY_ROW_F16, s[2], s[3], N);
-                for (uint32_t r = 0; r < sizeof(ranges) / sizeof(ranges[0]); r++) {
-                    one(&c, &b, groups[(i + r) % 4], ranges[r][0], ranges[r][1], ranges[r][2],
-                        r % 2 ? 0.02F : 0.3F);
-                }
-                bed_close(&b);
+            conf_open(&c, level, 1 + i % 2);
+            bed_open(&c, &b, shapes[i][0], shapes[i][1]);
+            for (uint32_t r = 0; r < 2 * RANGES; r++) {
+                one(&c, &b, ranges[r % RANGES], samples[r % 4], r < RANGES ? 0.02F : 0.3F);
             }
+            bed_close(&b);
             conf_close(&c);
         }
     }
 }
 
-/* A query of zeros: every token weighs the same, the mass is their number and the row their mean. */
-static void equal_scores_count_tokens(void **unused)
+/* The value of a token drawn alone, whatever a row is made of and the size of a head. */
+static void values_are_those_of_the_rows(void **unused)
 {
-    enum { N = 640, D = 64, PAGE = 32, FIRST = 4, LAST = 600 };
+    static const uint32_t sizes_d[] = {64, 80, 128, 20};
 
     (void)unused;
     for (enum qy_cpu_level level = QY_CPU_PLAIN; level <= conf_best(); level++) {
-        static const float q[D];
-        const uint32_t ids[] = {4, 5, 100, 599};
-        float out[D];
+        for (uint32_t i = 0; i < 8; i++) {
+            const uint32_t d = sizes_d[i % 4];
+            float *q = conf_floats(d, 1.0F);
+            float out[128];
+            float lse;
+            struct conf c;
+            struct conf_quantizer z;
+            struct conf_codes codes;
+            struct conf_rows rows;
+
+            conf_open(&c, level, 1);
+            conf_quantizer_open(&z, d, 2, 4, 16, 0);
+            conf_codes_fill(&c, &z, &codes, 5, 100);
+            conf_rows_open(&rows, i < 4 ? QY_ROW_F16 : QY_ROW_F32, d, 5, 100, 1.0F);
+            const struct qy_code_estimate_item item = {.quantizer = &z.q,
+                                                       .q = q,
+                                                       .codes = codes.slab,
+                                                       .rows = rows.rows,
+                                                       .first = 40 + i,
+                                                       .n = 1,
+                                                       .group = 1,
+                                                       .samples = 4,
+                                                       .out = out,
+                                                       .lse = &lse};
+            assert_int_equal(call(&c, &item, 1, 1.0F), QY_OK);
+            assert_memory_equal(out, rows.v + (size_t)(40 + i) * d, d * sizeof(float));
+            free(q);
+            conf_rows_close(&rows);
+            conf_codes_close(&codes);
+            conf_quantizer_close(&z);
+            conf_close(&c);
+        }
+    }
+}
+
+/* A query of zeros: the mass is the number of tokens, and as many draws are each of them once. */
+static void equal_scores_count_tokens(void **unused)
+{
+    enum { FIRST = 4, PAST = 600, LEFT = PAST - FIRST - 4 };
+    static const uint32_t ids[] = {4, 5, 100, 599};
+
+    (void)unused;
+    for (enum qy_cpu_level level = QY_CPU_PLAIN; level <= conf_best(); level++) {
+        static const float q[GROUP * D];
+        float out[GROUP * (D + 1)];
         double mean[D] = {0};
-        float lse = 0.0F;
         struct conf c;
         struct bed b;
 
         conf_open(&c, level, 1);
-        bed_open(&c, &b, D, 16, QY_ROW_F16, 7, PAGE, N);
-        struct qy_code_estimate_item item = item_of(&b, 1, FIRST, LAST - FIRST, q);
+        bed_open(&c, &b, 16, 7);
+        struct qy_code_estimate_item item = item_of(&b, FIRST, PAST - FIRST, LEFT, q, out);
         item.ids = ids;
         item.n_ids = 4;
-        item.out = out;
-        item.lse = &lse;
         assert_int_equal(call(&c, &item, 1, 1.0F), QY_OK);
-        for (uint32_t t = FIRST; t < LAST; t++) {
-            if (t != 4 && t != 5 && t != 100 && t != 599) {
-                for (uint32_t e = 0; e < D; e++) {
-                    mean[e] += (double)b.rows.v[t * D + e] / (LAST - FIRST - 4);
-                }
+        for (uint32_t t = FIRST; t < PAST; t++) {
+            for (uint32_t e = 0; t != 4 && t != 5 && t != 100 && t != 599 && e < D; e++) {
+                mean[e] += (double)b.rows.v[t * D + e] / LEFT;
             }
         }
-        assert_true(fabs((double)lse - log(LAST - FIRST - 4)) < 1e-5);
-        assert_true(conf_nmse(out, mean, D) < 1e-5);
+        for (uint32_t h = 0; h < GROUP; h++) {
+            assert_true(fabs((double)item.lse[h] - log(LEFT)) < 1e-5);
+            assert_true(conf_nmse(out + (size_t)h * D, mean, D) < 1e-10);
+        }
         bed_close(&b);
         conf_close(&c);
     }
@@ -254,43 +263,39 @@ static void equal_scores_count_tokens(void **unused)
 
 static void odd_queries_are_defined(void **unused)
 {
-    enum { N = 300, D = 64, GROUP = 3 };
-
     (void)unused;
     for (enum qy_cpu_level level = QY_CPU_PLAIN; level <= conf_best(); level++) {
         float *q = conf_floats((size_t)GROUP * D, 1.0F);
-        float out[2][GROUP * D];
-        float lse[2][GROUP];
+        float out[2][GROUP * (D + 1)];
         struct conf c;
         struct bed b;
 
         conf_open(&c, level, 2);
-        bed_open(&c, &b, D, 16, QY_ROW_F16, 7, 32, N);
+        bed_open(&c, &b, 16, 7);
+        struct qy_code_estimate_item item = item_of(&b, 4, 200, 8, q, out[0]);
+        assert_int_equal(call(&c, &item, 1, 1.0F), QY_OK);
         q[D] = NAN;
         q[2 * D + 7] = INFINITY;
-        struct qy_code_estimate_item item = item_of(&b, GROUP, 4, 200, q);
-        for (uint32_t i = 0; i < 2; i++, item.group = 1) { /* alone, and beside those two */
-            item.out = out[i];
-            item.lse = lse[i];
-            assert_int_equal(call(&c, &item, 1, 1.0F), QY_OK);
-        }
-        assert_memory_equal(out[0], out[1], D * sizeof(float));
-        assert_true(lse[0][0] == lse[1][0] && isfinite(lse[0][0]));
+        item.out = out[1];
+        item.lse = out[1] + GROUP * D;
+        assert_int_equal(call(&c, &item, 1, 1.0F), QY_OK);
+        assert_memory_equal(out[0], out[1], D * sizeof(float)); /* beside those two as before */
+        assert_true(out[0][GROUP * D] == item.lse[0] && isfinite(item.lse[0]));
         for (uint32_t h = 1; h < GROUP; h++) {
-            assert_true(lse[0][h] == -INFINITY);
+            assert_true(item.lse[h] == -INFINITY);
             for (uint32_t e = 0; e < D; e++) {
-                assert_true(out[0][h * D + e] == 0.0F);
+                assert_true(out[1][h * D + e] == 0.0F);
             }
         }
         conf_arena(&c, 64);
         assert_int_equal(qy_device_code_estimate(c.dev, &item, 1, 1.0F, &c.arena), QY_ERR_NOMEM);
         assert_int_equal(qy_device_code_estimate(c.dev, &item, 0, 1.0F, &c.arena), QY_OK);
-        item.page = 24;
-        assert_int_equal(call(&c, &item, 1, 1.0F), QY_ERR_INVALID);
-        item.page = 256; /* of slabs of 128 */
-        assert_int_equal(call(&c, &item, 1, 1.0F), QY_ERR_INVALID);
-        item.page = 32;
         item.n_ids = item.n + 1;
+        assert_int_equal(call(&c, &item, 1, 1.0F), QY_ERR_INVALID);
+        item.n_ids = 0;
+        item.samples = 4097;
+        assert_int_equal(call(&c, &item, 1, 1.0F), QY_ERR_INVALID);
+        item.samples = 0;
         assert_int_equal(call(&c, &item, 1, 1.0F), QY_ERR_INVALID);
         free(q);
         bed_close(&b);
@@ -301,7 +306,7 @@ static void odd_queries_are_defined(void **unused)
 /* The same bits however many items and threads there are. */
 static void items_and_threads_do_not_change_the_bits(void **unused)
 {
-    enum { N = 3000, D = 64, GROUP = 3, ITEMS = 7 };
+    enum { ITEMS = 7 };
     static float out[2][ITEMS][GROUP * (D + 1)];
 
     (void)unused;
@@ -313,20 +318,17 @@ static void items_and_threads_do_not_change_the_bits(void **unused)
 
         conf_open(&c[0], level, 1);
         conf_open(&c[1], level, 2);
-        bed_open(&c[0], &b, D, 16, QY_ROW_F16, 7, 64, N);
+        bed_open(&c[0], &b, 16, 7);
         for (uint32_t t = 0; t < 2; t++) {
             for (uint32_t i = 0; i < ITEMS; i++) {
-                items[i] = item_of(&b, GROUP, 4, N - 4 - 100 * i, q + (size_t)i * GROUP * D);
-                items[i].out = out[t][i];
-                items[i].lse = out[t][i] + GROUP * D;
+                items[i] =
+                    item_of(&b, 4, N - 4 - 100 * i, 32, q + (size_t)i * GROUP * D, out[t][i]);
             }
             for (uint32_t i = 0; t == 0 && i < ITEMS; i++) {
-                assert_int_equal(call(&c[t], &items[i], 1, 0.2F), QY_OK);
-            }
-            if (t == 1) {
-                assert_int_equal(call(&c[t], items, ITEMS, 0.2F), QY_OK);
+                assert_int_equal(call(&c[0], &items[i], 1, 0.2F), QY_OK);
             }
         }
+        assert_int_equal(call(&c[1], items, ITEMS, 0.2F), QY_OK);
         assert_memory_equal(out[0], out[1], sizeof(out[0]));
         free(q);
         bed_close(&b);
@@ -335,61 +337,14 @@ static void items_and_threads_do_not_change_the_bits(void **unused)
     }
 }
 
-/* One by one, in pieces or at once, by any kernel set: the same means. Those of a page begun are of
- * what it has. */
-static void means_do_not_depend_on_pieces(void **unused)
-{
-    enum { N = 203, SHIFT = 6 };
-    static const uint32_t sizes_d[] = {64, 80, 2, 130};
-    static const uint32_t pieces[] = {1, 7, 33, 64};
-    struct conf_slab first[4] = {{{0}, 0, 0, NULL}};
-
-    (void)unused;
-    for (enum qy_cpu_level level = QY_CPU_PLAIN; level <= conf_best(); level++) {
-        struct conf c;
-
-        conf_open(&c, level, 2);
-        for (uint32_t i = 0; i < 4; i++) {
-            struct bed b = {.n = N, .page = i % 2 ? 64 : 16};
-            const size_t bytes = qy_value_slab_bytes(sizes_d[i], b.page, 1U << SHIFT);
-
-            conf_seed(i + 1);
-            conf_rows_open(&b.rows, i < 2 ? QY_ROW_F16 : QY_ROW_F32, sizes_d[i], SHIFT, N, 1.0F);
-            conf_slab_open(&b.values, SHIFT, N, bytes);
-            append_values(&c, &b, &b.values, 0, N);
-            for (uint32_t p = 0; p < 4; p++) {
-                struct conf_slab parts;
-
-                conf_slab_open(&parts, SHIFT, N, bytes);
-                for (uint32_t at = 0; at < N; at += pieces[p]) {
-                    append_values(&c, &b, &parts, at, N - at < pieces[p] ? N - at : pieces[p]);
-                }
-                conf_slab_assert_equal(&parts, &b.values);
-                conf_slab_close(&parts);
-            }
-            if (level == QY_CPU_PLAIN) {
-                first[i] = b.values;
-            } else {
-                conf_slab_assert_equal(&first[i], &b.values);
-                conf_slab_close(&b.values);
-            }
-            conf_rows_close(&b.rows);
-        }
-        conf_close(&c);
-    }
-    for (uint32_t i = 0; i < 4; i++) {
-        conf_slab_close(&first[i]);
-    }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(estimates_what_was_not_chosen),
+        cmocka_unit_test(draws_go_by_weight),
+        cmocka_unit_test(values_are_those_of_the_rows),
         cmocka_unit_test(equal_scores_count_tokens),
         cmocka_unit_test(odd_queries_are_defined),
         cmocka_unit_test(items_and_threads_do_not_change_the_bits),
-        cmocka_unit_test(means_do_not_depend_on_pieces),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

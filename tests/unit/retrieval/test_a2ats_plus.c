@@ -248,10 +248,9 @@ static void plus_estimate_is_of_what_was_not_chosen(void **state)
     ask_all(bed);
     bed_select(bed, BED_MAX_ITEMS);
     keep(bed, want);
-    bed->settings.estimate = QY_ESTIMATE_MEANS;
-    bed->settings.estimate_page = 16;
+    bed->settings.estimate = 32;
     bed_policy(bed, "a2ats+", 0);
-    assert_int_equal(bed->slab_bytes - bytes, qy_value_slab_bytes(BED_D, 16, 1 << BED_SHIFT));
+    assert_int_equal(bed->slab_bytes, bytes);
     ask_all(bed);
     float lse[BED_GROUP] = {NAN, NAN, NAN};
     bed->items[N].part_out = out;
@@ -335,15 +334,7 @@ static void plus_open_refuses_what_it_cannot_use(void **state)
     assert_int_equal(ops->open(&bed->params, &policy, &err), QY_ERR_CONFIG);
     assert_non_null(strstr(err.text, "takes no argument"));
     bed->params.argument = "";
-    bed->settings.estimate = QY_ESTIMATE_MEANS;
-    for (int64_t page = 8; page <= 64; page += 8) { /* blocks are of 32 tokens */
-        bed->settings.estimate_page = page;
-        if (page != 16 && page != 32) {
-            assert_int_equal(ops->open(&bed->params, &policy, &err), QY_ERR_CONFIG);
-            assert_non_null(
-                strstr(err.text, "a power of two from 16 up to cache.block_tokens (32)"));
-        }
-    }
+    bed->settings.estimate = 32;
     bed->settings.first_stage = QY_STAGE1_KEYS;
     assert_int_equal(ops->open(&bed->params, &policy, &err), QY_ERR_CONFIG);
     assert_non_null(strstr(err.text, "only retrieval.first_stage 'pq' is accepted"));

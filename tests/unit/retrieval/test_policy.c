@@ -91,8 +91,7 @@ static void settings_defaults_name_a_policy_and_leave_the_budget_to_it(void **st
     assert_int_equal(settings.rerank, QY_RERANK_AUTO);
     assert_int_equal(settings.pooling, QY_POOLED_AUTO);
     assert_float_equal(settings.overfetch, 0.0, 0.0);
-    assert_int_equal(settings.estimate, QY_ESTIMATE_OFF);
-    assert_int_equal(settings.estimate_page, 32);
+    assert_int_equal(settings.estimate, 0);
     assert_int_equal(settings.wrope_window, 64);
     assert_int_equal(settings.wrope_distance, 2048);
     assert_int_equal(settings.quest_page, 16);
@@ -128,8 +127,6 @@ static void settings_choices_are_the_enums(void **state)
          QY_RERANK_KEYS4},
         {"retrieval.rerank", "exact", offsetof(struct qy_retrieval_settings, rerank),
          QY_RERANK_EXACT},
-        {"retrieval.estimate", "means", offsetof(struct qy_retrieval_settings, estimate),
-         QY_ESTIMATE_MEANS},
         {"retrieval.pooling", "sum", offsetof(struct qy_retrieval_settings, pooling),
          QY_POOLED_SUM},
         {"retrieval.pooling", "max", offsetof(struct qy_retrieval_settings, pooling),
