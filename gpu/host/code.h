@@ -92,6 +92,8 @@ struct qyi_code_gather {
     size_t stride;
 };
 
+enum qyi_code_join { QYI_CODE_SET, QYI_CODE_ADD, QYI_CODE_LARGER };
+
 struct qyi_code_kernels {
     /* Codes of n <= QYI_CODE_KEYS vectors k [n][stride] into codes [m][QYI_CODE_KEYS]; 4 bits. */
     void (*encode4)(const struct qy_quantizer *quantizer, const float *k, size_t stride, uint32_t n,
@@ -117,6 +119,10 @@ struct qyi_code_kernels {
                   const struct qyi_code_head *head);
     void (*masses)(const struct qyi_code_masses *masses);
     void (*pool)(const struct qyi_code_pool *pool);
+    /* pooled [n] of all places, head by head: pooled[i] becomes exp(base + step * sums[i]), is increased
+     * by it, or becomes the larger of both. No sum is above `most`, no exp above 1. */
+    void (*pool_all)(const uint16_t *sums, uint32_t n, uint32_t most,
+                     const struct qyi_code_head *head, enum qyi_code_join join, float *pooled);
     /* out [d] = mean of the values of rows ids [n]; 0 of none. */
     void (*values)(const struct qy_rows *rows, const uint32_t *ids, uint32_t n, float *out);
     /* The largest of n scores, as a finite number, NaN being the least; the sum of exp(score - base).

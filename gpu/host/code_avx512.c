@@ -21,6 +21,7 @@ const struct qyi_code_kernels qyi_code_avx512 = {
     .mass = sums_mass,
     .masses = sums_masses,
     .pool = sums_pool,
+    .pool_all = sums_pool_all,
     .values = values_mean,
     .scores_largest = scores_max,
     .scores_mass = scores_mass,

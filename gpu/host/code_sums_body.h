@@ -137,4 +137,47 @@ static void sums_pool(const struct qyi_code_pool *pool)
     }
 }
 
+static inline vec sums_join(vec x, const float *pooled, const enum qyi_code_join join)
+{
+    if (join == QYI_CODE_SET) {
+        return x;
+    }
+    return join == QYI_CODE_ADD ? vec_add(x, vec_load(pooled)) : vec_max(x, vec_load(pooled));
+}
+
+static inline __attribute__((always_inline)) void sums_pool_join(const uint16_t *sums, uint32_t n,
+                                                                 const struct code_exp *exp,
+                                                                 const enum qyi_code_join join,
+                                                                 float *pooled)
+{
+    uint16_t part[VEC_N] = {0};
+    float last[VEC_N] = {0};
+    uint32_t i = 0;
+
+    for (; i + VEC_N <= n; i += VEC_N) {
+        vec_store(pooled + i, sums_join(code_exp_of(exp, sums + i), pooled + i, join));
+    }
+    if (i < n) {
+        memcpy(part, sums + i, (n - i) * sizeof(*part));
+        memcpy(last, pooled + i, (n - i) * sizeof(*last));
+        vec_store(last, sums_join(code_exp_of(exp, part), last, join));
+        memcpy(pooled + i, last, (n - i) * sizeof(*last));
+    }
+}
+
+/* As qyi_code_kernels.pool_all. */
+static void sums_pool_all(const uint16_t *sums, uint32_t n, uint32_t most,
+                          const struct qyi_code_head *head, enum qyi_code_join join, float *pooled)
+{
+    const struct code_exp exp = code_exp_make(head->base, head->step, most);
+
+    if (join == QYI_CODE_SET) {
+        sums_pool_join(sums, n, &exp, QYI_CODE_SET, pooled);
+    } else if (join == QYI_CODE_ADD) {
+        sums_pool_join(sums, n, &exp, QYI_CODE_ADD, pooled);
+    } else {
+        sums_pool_join(sums, n, &exp, QYI_CODE_LARGER, pooled);
+    }
+}
+
 #endif

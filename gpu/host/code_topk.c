@@ -134,7 +134,7 @@ static void run_shared(void *arg, uint32_t thread, uint32_t n_threads)
 
 /* The sizes that all items of a call fit. */
 struct sizes {
-    size_t entries, heads, stride; /* bytes, bytes, sums */
+    size_t entries, heads, most, stride; /* bytes of the first three, sums */
     uint32_t group;
 };
 
@@ -156,16 +156,18 @@ static void sizes_add(struct sizes *sizes, uint32_t n, const struct qy_quantizer
 
     sizes->entries = larger(sizes->entries, round64((size_t)group * quantizer->m * 16));
     sizes->heads = larger(sizes->heads, round64(group * sizeof(struct qyi_code_head)));
+    sizes->most = larger(sizes->most, round64(group * sizeof(uint32_t)));
     sizes->stride = larger(sizes->stride, stride);
     sizes->group = group > sizes->group ? group : sizes->group;
 }
 
 static size_t item_bytes(const struct sizes *sizes)
 {
-    return sizes->entries + sizes->heads + sizes->group * sizes->stride * sizeof(uint16_t);
+    return sizes->entries + sizes->heads + sizes->most +
+           sizes->group * sizes->stride * sizeof(uint16_t);
 }
 
-/* Of one of the three arrays of a thread. */
+/* Of one of the two arrays of a thread. */
 static size_t line_bytes(const struct sizes *sizes)
 {
     return round64((sizes->stride + QYI_TOPK_SPARE) * sizeof(uint32_t));
@@ -177,22 +179,21 @@ static enum qy_status place(struct job *job, const struct sizes *sizes, uint32_t
     job->memory = qy_arena_take(arena, n_memory * sizeof(*job->memory), 64);
     job->threads = qy_arena_take(arena, n_threads * sizeof(*job->threads), 64);
     uint8_t *items = qy_arena_take(arena, n_memory * item_bytes(sizes), 64);
-    uint8_t *lines = qy_arena_take(arena, 3 * n_threads * line_bytes(sizes), 64);
+    uint8_t *lines = qy_arena_take(arena, 2 * n_threads * line_bytes(sizes), 64);
 
     if (job->memory == NULL || job->threads == NULL || items == NULL || lines == NULL) {
         return QY_ERR_NOMEM;
     }
     for (uint32_t i = 0; i < n_memory; i++, items += item_bytes(sizes)) {
-        job->memory[i] =
-            (struct qyi_code_item_memory){.entries = items,
-                                          .heads = (void *)(items + sizes->entries),
-                                          .sums = (void *)(items + sizes->entries + sizes->heads)};
+        job->memory[i] = (struct qyi_code_item_memory){
+            .entries = items,
+            .heads = (void *)(items + sizes->entries),
+            .most = (void *)(items + sizes->entries + sizes->heads),
+            .sums = (void *)(items + sizes->entries + sizes->heads + sizes->most)};
     }
-    for (uint32_t i = 0; i < n_threads; i++, lines += 3 * line_bytes(sizes)) {
-        job->threads[i] =
-            (struct qyi_code_thread_memory){.places = (void *)lines,
-                                            .pooled = (void *)(lines + line_bytes(sizes)),
-                                            .keys = (void *)(lines + 2 * line_bytes(sizes))};
+    for (uint32_t i = 0; i < n_threads; i++, lines += 2 * line_bytes(sizes)) {
+        job->threads[i] = (struct qyi_code_thread_memory){
+            .pooled = (void *)lines, .keys = (void *)(lines + line_bytes(sizes))};
     }
     return QY_OK;
 }
@@ -256,6 +257,6 @@ size_t qy_device_code_topk_scratch(const struct qy_device *dev, uint32_t n_items
 
     sizes_add(&sizes, max_n, quantizer, group);
     return n_memory * (sizeof(struct qyi_code_item_memory) + item_bytes(&sizes)) +
-           n_threads * (sizeof(struct qyi_code_thread_memory) + 3 * line_bytes(&sizes)) +
+           n_threads * (sizeof(struct qyi_code_thread_memory) + 2 * line_bytes(&sizes)) +
            (size_t)4 * 64;
 }

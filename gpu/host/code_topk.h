@@ -6,7 +6,7 @@
  *   tables    of each head's query
  *   sums      of the scan, in 16 bits
  *   head      the largest score and the mass of the softmax; from them the factor of its shares
- *   choose    pools only tokens that may be among the best
+ *   choose    pools the heads' shares and takes the k largest
  */
 #ifndef QY_GPU_HOST_CODE_TOPK_H
 #define QY_GPU_HOST_CODE_TOPK_H
@@ -20,13 +20,13 @@ enum { QYI_CODE_RANGE = 2048 /* tokens of a unit of sums, a multiple of every gr
 struct qyi_code_item_memory {
     uint8_t *entries;            /* [group][m][16]                            */
     struct qyi_code_head *heads; /* [group]: of scores, then of pooled shares */
+    uint32_t *most;              /* [group]: largest sums                     */
     uint16_t *sums;              /* [group][stride]                           */
 };
 
 /* What choosing takes. */
 struct qyi_code_thread_memory {
-    uint32_t *places; /* [stride + QYI_TOPK_SPARE], as the others */
-    float *pooled;
+    float *pooled; /* [stride + QYI_TOPK_SPARE], as the other */
     uint32_t *keys;
 };
 

@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Selection: items shared out over the team. The work on one item is in topk_body.h. */
 #include "gpu/host/topk.h"
-
-#include <math.h>
-
 #include "gpu/host/host.h"
 #include "gpu/host/rows.h"
 
@@ -22,16 +19,6 @@ const struct qyi_topk_kernels *qyi_topk_for(enum qy_cpu_level level)
     (void)level;
 #endif
     return &qyi_topk_plain;
-}
-
-double qyi_topk_sample_rank(uint32_t n, uint32_t k)
-{
-    const double share = n == 0 ? 1.0 : (double)k / n;
-
-    if (share >= 1.0) {
-        return QYI_TOPK_SAMPLE;
-    }
-    return QYI_TOPK_SAMPLE * share + 3.0 * sqrt(QYI_TOPK_SAMPLE * share * (1.0 - share)) + 2.0;
 }
 
 struct topk_job {

@@ -13,15 +13,6 @@ static inline uint32_t words_not_below(const float *s, float x)
     const __m256 v = _mm256_loadu_ps(s);
     return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(v, _mm256_set1_ps(x), _CMP_GE_OQ));
 }
-static inline uint32_t halves_not_below(const uint16_t *s, uint16_t x)
-{
-    const __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)s);
-    const __m256i high = _mm256_max_epu16(v, _mm256_set1_epi16((short)x));
-    const __m256i same = _mm256_cmpeq_epi16(v, high);
-    const __m128i bytes =
-        _mm_packs_epi16(_mm256_castsi256_si128(same), _mm256_extracti128_si256(same, 1));
-    return (uint32_t)_mm_movemask_epi8(bytes);
-}
 static inline uint32_t words_above(const float *s, float x)
 {
     const __m256 v = _mm256_loadu_ps(s);
@@ -110,6 +101,5 @@ static inline void words_masses(double sums[16], const uint32_t *k, uint32_t n, 
 #include "gpu/host/topk_body.h"
 #include "gpu/host/union_body.h"
 
-const struct qyi_topk_kernels qyi_topk_avx2 = {
-    .topk = topk_item, .unite = union_item, .nth = nth_score, .any_not_below = any_not_below};
+const struct qyi_topk_kernels qyi_topk_avx2 = {.topk = topk_item, .unite = union_item};
 #endif

@@ -12,10 +12,6 @@ static inline uint32_t words_not_below(const float *s, float x)
 {
     return _mm512_cmp_ps_mask(_mm512_loadu_ps(s), _mm512_set1_ps(x), _CMP_GE_OQ);
 }
-static inline uint32_t halves_not_below(const uint16_t *s, uint16_t x)
-{
-    return _mm512_cmpge_epu16_mask(_mm512_loadu_si512(s), _mm512_set1_epi16((short)x));
-}
 static inline uint32_t words_above(const float *s, float x)
 {
     return _mm512_cmp_ps_mask(_mm512_loadu_ps(s), _mm512_set1_ps(x), _CMP_GT_OQ);
@@ -62,6 +58,5 @@ static inline void words_masses(double sums[16], const uint32_t *k, uint32_t n, 
 #include "gpu/host/topk_body.h"
 #include "gpu/host/union_body.h"
 
-const struct qyi_topk_kernels qyi_topk_avx512 = {
-    .topk = topk_item, .unite = union_item, .nth = nth_score, .any_not_below = any_not_below};
+const struct qyi_topk_kernels qyi_topk_avx512 = {.topk = topk_item, .unite = union_item};
 #endif

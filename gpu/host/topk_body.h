@@ -19,6 +19,7 @@
 #include <math.h>
 
 enum {
+    SAMPLE = 512,         /* scores looked at to guess the bound                         */
     SAMPLE_MIN_N = 2048,  /* below this all scores become keys                           */
     STEPS_PER_NARROW = 4, /* halvings before the keys outside the range are dropped      */
     NARROW_MIN = 64       /* fewer keys are not worth it                                 */
@@ -183,63 +184,25 @@ static uint32_t scores_keep(const float *scores, uint32_t n, float bound, uint32
     return count;
 }
 
-/* As qyi_topk_kernels.nth. */
-static float nth_score(const float *scores, uint32_t n, uint32_t k)
-{
-    uint32_t keys[QYI_TOPK_SAMPLE + QYI_TOPK_SPARE];
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, scores + i, sizeof(bits));
-        keys[i] = topk_key(bits);
-    }
-    return topk_score(cut_by_count(keys, n, k).least);
-}
-
 /* A score that about k of n are not below, a few more rather than fewer. 0: take all. */
 static int scores_bound(const float *scores, uint32_t n, uint32_t k, float *bound)
 {
-    float sample[QYI_TOPK_SAMPLE];
-    const uint64_t step = ((uint64_t)n << 32) / QYI_TOPK_SAMPLE;
-    const double rank = qyi_topk_sample_rank(n, k);
-    if (n < SAMPLE_MIN_N || rank >= QYI_TOPK_SAMPLE) {
+    uint32_t keys[SAMPLE + QYI_TOPK_SPARE];
+    const uint64_t step = ((uint64_t)n << 32) / SAMPLE;
+    const double share = (double)k / n;
+    /* three deviations of how many of the k best the sample holds, and a little for small k */
+    const double rank = SAMPLE * share + 3.0 * sqrt(SAMPLE * share * (1.0 - share)) + 2.0;
+    if (n < SAMPLE_MIN_N || k >= n || rank >= SAMPLE) {
         return 0;
     }
-    for (uint32_t j = 0; j < QYI_TOPK_SAMPLE; j++) {
-        sample[j] = scores[j * step >> 32];
+    for (uint32_t j = 0; j < SAMPLE; j++) {
+        uint32_t bits;
+        memcpy(&bits, scores + (j * step >> 32), sizeof(bits));
+        keys[j] = topk_key(bits);
     }
-    *bound = nth_score(sample, QYI_TOPK_SAMPLE, (uint32_t)rank);
-    return *bound > -INFINITY;
-}
-
-/* As qyi_topk_kernels.any_not_below. */
-static uint32_t any_not_below(const uint16_t *lists, size_t stride, uint32_t n_lists, uint32_t n,
-                              const uint16_t *least, uint32_t *places)
-{
-    uint32_t count = 0;
-    uint32_t i = 0;
-    for (; i + 2 * WORD_N <= n; i += 2 * WORD_N) {
-        uint32_t mask = 0;
-        for (uint32_t j = 0; j < n_lists; j++) {
-            mask |= halves_not_below(lists + j * stride + i, least[j]);
-        }
-        if (mask == 0) {
-            continue;
-        }
-        const uint32_t low = mask & ((1U << WORD_N) - 1);
-        words_places(places + count, i, low);
-        count += (uint32_t)__builtin_popcount(low);
-        words_places(places + count, i + WORD_N, mask >> WORD_N);
-        count += (uint32_t)__builtin_popcount(mask >> WORD_N);
-    }
-    for (; i < n; i++) {
-        uint32_t taken = 0;
-        for (uint32_t j = 0; j < n_lists; j++) {
-            taken |= (uint32_t)(lists[j * stride + i] >= least[j]);
-        }
-        places[count] = i;
-        count += taken;
-    }
-    return count;
+    const uint32_t least = cut_by_count(keys, SAMPLE, (uint32_t)rank).least;
+    *bound = topk_score(least);
+    return least > 0;
 }
 
 /* The keys among which the k largest are; returns how many. */

@@ -4,7 +4,6 @@
  *
  *   WORD_N                     elements looked at together; a mask has a bit for each
  *   words_not_below(s, x)      mask of s[j] >= x; NaN is not
- *   halves_not_below(s, x)     as words_not_below of 2 * WORD_N uint16_t
  *   words_above(s, x)          mask of s[j] > x; NaN is not
  *   words_between(k, lo, hi)   mask of lo <= k[j] <= hi
  *   words_keep(to, from, mask) writes the elements of the mask side by side; up to WORD_N words of
@@ -22,10 +21,6 @@ enum { WORD_N = 1 };
 static inline uint32_t words_not_below(const float *s, float x)
 {
     return *s >= x;
-}
-static inline uint32_t halves_not_below(const uint16_t *s, uint16_t x)
-{
-    return (uint32_t)(s[0] >= x) | (uint32_t)(s[1] >= x) << 1;
 }
 static inline uint32_t words_above(const float *s, float x)
 {
@@ -61,5 +56,4 @@ static inline void words_masses(double sums[16], const uint32_t *k, uint32_t n, 
 #include "gpu/host/topk_body.h"
 #include "gpu/host/union_body.h"
 
-const struct qyi_topk_kernels qyi_topk_plain = {
-    .topk = topk_item, .unite = union_item, .nth = nth_score, .any_not_below = any_not_below};
+const struct qyi_topk_kernels qyi_topk_plain = {.topk = topk_item, .unite = union_item};
