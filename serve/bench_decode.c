@@ -14,6 +14,9 @@ struct decode {
     struct qyi_engine engine;
     struct qy_sequence **seqs;
     int32_t *next; /* [batch] token fed next */
+    int32_t *text; /* [n_text] of -f FILE, or NULL; what follows the context is fed */
+    size_t n_text;
+    uint64_t n_fed;
     uint64_t *samples;
     uint64_t prefill_ns;
     struct qyi_report report;
@@ -30,19 +33,17 @@ static enum qy_status fill_first(struct decode *d, struct qy_error *err)
         return st == QY_OK ? QY_OK
                            : qy_error_set(err, QY_ERR_NOMEM, "cache: no room for --context");
     }
-    size_t n = 0, done = 0;
-    int32_t *ids = NULL;
-    enum qy_status st = qyi_read_ids(engine, args->file, &ids, &n, err);
-    if (st == QY_OK && n < args->context) {
+    size_t done = 0;
+    enum qy_status st = qyi_read_ids(engine, args->file, &d->text, &d->n_text, err);
+    if (st == QY_OK && d->n_text < args->context) {
         st = qy_error_set(err, QY_ERR_CONFIG, "file '%s': has %zu tokens, --context asks for %llu",
-                          args->file, n, (unsigned long long)args->context);
+                          args->file, d->n_text, (unsigned long long)args->context);
     }
     if (st == QY_OK) {
         const uint64_t begin = qy_clock_ns();
-        st = qyi_engine_prefill(engine, d->seqs[0], ids, args->context, 0, NULL, &done, err);
+        st = qyi_engine_prefill(engine, d->seqs[0], d->text, args->context, 0, NULL, &done, err);
         d->prefill_ns = qy_clock_ns() - begin;
     }
-    qy_free(&engine->app->rt.mem, ids);
     return st;
 }
 
@@ -68,24 +69,35 @@ static enum qy_status fill(struct decode *d, struct qy_error *err)
     return st;
 }
 
+/*
+ * The text's own continuation (from its beginning after its end), because queries of random tokens
+ * look elsewhere; random rows have none, and each sequence gets another token at every step.
+ */
+static void feed(struct decode *d, uint32_t batch, uint32_t n_vocab)
+{
+    const size_t at = d->text == NULL ? 0 : (d->engine.app->args->context + d->n_fed) % d->n_text;
+    for (uint32_t i = 0; i < batch; i++) {
+        d->next[i] = d->text != NULL
+                         ? d->text[at]
+                         : (int32_t)((uint32_t)(d->next[i] * 31 + 7 * (int32_t)i + 1) % n_vocab);
+    }
+    d->n_fed++;
+}
+
 static enum qy_status step(struct decode *d, struct qy_error *err)
 {
     enum { MAX_BATCH = 1024 };
     const uint32_t batch = (uint32_t)d->engine.app->args->batch;
-    const uint32_t n_vocab = qy_model_info(d->engine.model)->n_vocab;
     struct qy_step_slice slices[MAX_BATCH];
     uint32_t rows[MAX_BATCH];
+    feed(d, batch, qy_model_info(d->engine.model)->n_vocab);
     for (uint32_t i = 0; i < batch; i++) {
         slices[i] = (struct qy_step_slice){
             .seq = d->seqs[i], .n_tokens = 1, .ids = &d->next[i], .mode = QY_ATTEND_POLICY};
         rows[i] = i;
     }
-    const enum qy_status st = qy_model_forward(d->engine.model, d->engine.cache, slices, batch,
-                                               rows, batch, d->engine.logits, err);
-    for (uint32_t i = 0; st == QY_OK && i < batch; i++) { /* another token for each sequence */
-        d->next[i] = (int32_t)((uint32_t)(d->next[i] * 31 + 7 * (int32_t)i + 1) % n_vocab);
-    }
-    return st;
+    return qy_model_forward(d->engine.model, d->engine.cache, slices, batch, rows, batch,
+                            d->engine.logits, err);
 }
 
 static enum qy_status time_steps(struct decode *d, struct qy_error *err)
@@ -211,6 +223,7 @@ enum qy_status qyi_bench_decode(struct qyi_app *app, struct qy_error *err)
     for (uint64_t i = 0; d.seqs != NULL && i < args->batch; i++) {
         qy_sequence_close(d.seqs[i]);
     }
+    qy_free(&app->rt.mem, d.text);
     qyi_engine_close(&d.engine);
     free(d.seqs);
     free(d.next);
