@@ -26,6 +26,7 @@ enum {
     QYI_CODE_HEADS = 4,     /* heads of a gather table that lie side by side          */
     QYI_CODE_SPLIT = 128,   /* tokens: no group of 4-bit codes crosses a multiple of it */
     QYI_CODE_MAX_LANE = 64, /* largest L                                              */
+    QYI_CODE_PAGE = 16,     /* tokens, a multiple of all kernels' vectors              */
     QYI_CODE_ADDS = 4       /* table entries that are added in 8 bits                 */
 };
 
@@ -60,24 +61,11 @@ struct qyi_code_group {
 };
 typedef void (*qyi_code_scan_fn)(const struct qyi_code_group *group);
 
-/* Places whose sums of entries are pooled over the heads: sum or largest of the heads'
- * exp(base + step * sum). */
-struct qyi_code_pool {
-    const uint16_t *sums; /* [group][stride] */
-    size_t stride;
-    const struct qyi_code_head *heads; /* [group] */
-    uint32_t group;
-    int largest;
-    const uint32_t *places; /* [n] */
-    uint32_t n;
-    float *pooled; /* [n] */
-};
-
-/* masses[i] = sum of exp(step * (sum - most)) of the `page` sums (a multiple of 16) of page i, none
- * above `most`, but for those page - left[i] that are 0 because they do not count. */
+/* masses[i] = sum of exp(step * (sum - most)) of the sums of page i, none above `most`, but for those
+ * QYI_CODE_PAGE - left[i] that are 0 because they do not count. */
 struct qyi_code_masses {
-    const uint16_t *sums; /* [n][page] */
-    uint32_t n, page, most;
+    const uint16_t *sums; /* [n][QYI_CODE_PAGE] */
+    uint32_t n, most;
     float step;
     const uint32_t *left; /* [n] */
     float *masses;        /* [n] */
@@ -118,11 +106,12 @@ struct qyi_code_kernels {
     float (*mass)(const uint16_t *sums, uint32_t n, uint32_t most,
                   const struct qyi_code_head *head);
     void (*masses)(const struct qyi_code_masses *masses);
-    void (*pool)(const struct qyi_code_pool *pool);
+    /* weights[i] = exp(base + step * sums[i]), i = 0 .. QYI_CODE_PAGE - 1. */
+    void (*page)(const uint16_t *sums, const struct qyi_code_head *head, float *weights);
     /* pooled [n] of all places, head by head: pooled[i] becomes exp(base + step * sums[i]), is increased
      * by it, or becomes the larger of both. No sum is above `most`, no exp above 1. */
-    void (*pool_all)(const uint16_t *sums, uint32_t n, uint32_t most,
-                     const struct qyi_code_head *head, enum qyi_code_join join, float *pooled);
+    void (*pool)(const uint16_t *sums, uint32_t n, uint32_t most, const struct qyi_code_head *head,
+                 enum qyi_code_join join, float *pooled);
     /* out [d] = mean of the values of rows ids [n]; 0 of none. */
     void (*values)(const struct qy_rows *rows, const uint32_t *ids, uint32_t n, float *out);
     /* The largest of n scores, as a finite number, NaN being the least; the sum of exp(score - base).

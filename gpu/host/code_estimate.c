@@ -15,7 +15,7 @@
 #include "gpu/host/rows.h"
 
 enum {
-    PAGE = 16,             /* tokens: as few as the sums of masses take   */
+    PAGE = QYI_CODE_PAGE,
     MAX_SAMPLES = 4096,    /* of a head                                   */
     TEAM_WORK = 512 * 1024 /* look-ups: below, the caller alone is faster */
 };
@@ -123,7 +123,6 @@ static float make_weights(const struct job *job, const struct span *s, const str
     }
     const struct qyi_code_masses masses = {.sums = sums,
                                            .n = s->n,
-                                           .page = PAGE,
                                            .most = job->codes->largest(sums, s->n * PAGE),
                                            .step = head.step,
                                            .left = m->left,
@@ -173,19 +172,11 @@ static void draw_page(const struct job *job, const struct qy_code_estimate_item 
                       const struct span *s, const struct memory *m, uint32_t h, uint32_t p,
                       double begin, double end, struct draw *draw)
 {
-    static const uint32_t places[PAGE] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     const uint32_t page = s->begin + p * PAGE;
     float weights[PAGE];
     uint32_t last = page;
-    const struct qyi_code_pool pool = {.sums =
-                                           m->sums + h * job->sizes.stride + (page - s->scanned),
-                                       .heads = &m->heads[h],
-                                       .group = 1,
-                                       .places = places,
-                                       .n = PAGE,
-                                       .pooled = weights};
 
-    job->codes->pool(&pool);
+    job->codes->page(m->sums + h * job->sizes.stride + (page - s->scanned), &m->heads[h], weights);
     while (draw->at < it->n_ids && it->ids[draw->at] < page) {
         draw->at++;
     }

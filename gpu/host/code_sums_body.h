@@ -10,10 +10,6 @@
 
 #include "gpu/host/code.h"
 
-/* Places gathered before they are loaded as vectors: a load that follows the stores that it spans
- * would wait for them. */
-enum { POOLED_TOGETHER = 128 };
-
 /* VEC_N sums, of which only n are there; the others are 0. */
 static vec sums_load(const uint16_t *sums, uint32_t n)
 {
@@ -94,46 +90,24 @@ static void sums_masses(const struct qyi_code_masses *m)
 
     vec_store(one, least);
     for (uint32_t p = 0; p < m->n; p++) {
-        const uint16_t *sums = m->sums + (size_t)p * m->page;
+        const uint16_t *sums = m->sums + (size_t)p * QYI_CODE_PAGE;
         vec above = vec_sub(code_exp_of(&exp, sums), least);
 
-        for (uint32_t i = VEC_N; i < m->page; i += VEC_N) {
+        for (uint32_t i = VEC_N; i < QYI_CODE_PAGE; i += VEC_N) {
             above = vec_add(vec_sub(code_exp_of(&exp, sums + i), least), above);
         }
         m->masses[p] = m->left[p] > 0 ? vec_hsum(above) + (float)m->left[p] * one[0] : 0.0F;
     }
 }
 
-/* n <= POOLED_TOGETHER places. */
-static void sums_pool_some(const struct qyi_code_pool *pool, const uint32_t *places, uint32_t n,
-                           float *pooled)
+/* As qyi_code_kernels.page. */
+static void sums_page(const uint16_t *sums, const struct qyi_code_head *head, float *weights)
 {
-    _Alignas(64) uint16_t at[POOLED_TOGETHER] = {0};
-    _Alignas(64) float acc[POOLED_TOGETHER] = {0};
+    const vec step = vec_set1(head->step);
+    const vec base = vec_set1(head->base);
 
-    for (uint32_t h = 0; h < pool->group; h++) {
-        const uint16_t *sums = pool->sums + h * pool->stride;
-        const vec step = vec_set1(pool->heads[h].step);
-        const vec base = vec_set1(pool->heads[h].base);
-        for (uint32_t j = 0; j < n; j++) {
-            at[j] = sums[places[j]];
-        }
-        for (uint32_t j = 0; j < n; j += VEC_N) {
-            const vec x = vec_exp(vec_fma(step, vec_load_u16(at + j), base));
-            const vec a = vec_load(acc + j);
-            vec_store(acc + j, pool->largest ? vec_max(x, a) : vec_add(x, a));
-        }
-    }
-    memcpy(pooled, acc, n * sizeof(*acc));
-}
-
-/* As qyi_code_kernels.pool. */
-static void sums_pool(const struct qyi_code_pool *pool)
-{
-    for (uint32_t i = 0; i < pool->n; i += POOLED_TOGETHER) {
-        const uint32_t left = pool->n - i;
-        sums_pool_some(pool, pool->places + i, left < POOLED_TOGETHER ? left : POOLED_TOGETHER,
-                       pool->pooled + i);
+    for (uint32_t i = 0; i < QYI_CODE_PAGE; i += VEC_N) {
+        vec_store(weights + i, vec_exp(vec_fma(step, vec_load_u16(sums + i), base)));
     }
 }
 
@@ -165,9 +139,9 @@ static inline __attribute__((always_inline)) void sums_pool_join(const uint16_t 
     }
 }
 
-/* As qyi_code_kernels.pool_all. */
-static void sums_pool_all(const uint16_t *sums, uint32_t n, uint32_t most,
-                          const struct qyi_code_head *head, enum qyi_code_join join, float *pooled)
+/* As qyi_code_kernels.pool. */
+static void sums_pool(const uint16_t *sums, uint32_t n, uint32_t most,
+                      const struct qyi_code_head *head, enum qyi_code_join join, float *pooled)
 {
     const struct code_exp exp = code_exp_make(head->base, head->step, most);
 

@@ -76,8 +76,8 @@ void qyi_code_topk_choose(const struct qyi_code_topk *c, const struct qy_code_to
         const enum qyi_code_join more =
             item->pooling == QY_POOL_MAX ? QYI_CODE_LARGER : QYI_CODE_ADD;
 
-        c->codes->pool_all(sums, item->n, memory->most[h], &memory->heads[h],
-                           h == 0 ? QYI_CODE_SET : more, thread->pooled);
+        c->codes->pool(sums, item->n, memory->most[h], &memory->heads[h],
+                       h == 0 ? QYI_CODE_SET : more, thread->pooled);
     }
     c->topk->topk(&best, thread->keys);
 }
