@@ -150,6 +150,32 @@ struct qyi_code_sums {
 };
 void qyi_code_sums(const struct qyi_code_sums *s, uint64_t begin, uint64_t end);
 
+/* Up to whole cache lines. */
+static inline size_t qyi_round64(size_t n)
+{
+    return (n + 63) / 64 * 64;
+}
+static inline size_t qyi_larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+/* Bytes of the 4-bit tables of `group` heads: [group][m][16], [group] qyi_code_head. */
+static inline size_t qyi_code_entries_bytes(uint32_t m, uint32_t group)
+{
+    return qyi_round64((size_t)group * m * 16);
+}
+static inline size_t qyi_code_heads_bytes(uint32_t group)
+{
+    return qyi_round64(group * sizeof(struct qyi_code_head));
+}
+/* Memory that is enough for the tables and sums of any of some items. */
+struct qyi_code_sizes {
+    size_t entries, heads, stride; /* bytes, bytes, sums of a head */
+    uint32_t group;
+};
+/* Makes it enough for one more item: n tokens, from any token on. */
+void qyi_code_sizes_add(struct qyi_code_sizes *sizes, uint32_t n, uint32_t m, uint32_t group);
+
 /* Tokens of a group: of what exists of it in slabs of n_tokens. */
 static inline uint32_t qyi_code4_step(uint32_t n_tokens)
 {

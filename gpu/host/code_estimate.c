@@ -22,9 +22,8 @@ enum {
 
 /* The sizes that all items of a call fit. */
 struct sizes {
-    size_t entries, heads, drawn; /* bytes                  */
-    size_t stride, pages;         /* sums, pages, of a head */
-    uint32_t group;
+    struct qyi_code_sizes scan;
+    size_t pages, drawn; /* pages of a head, bytes */
 };
 
 /* Of one thread. */
@@ -78,11 +77,11 @@ static void make_sums(const struct job *job, const struct qy_code_estimate_item 
                                        .entries = m->entries,
                                        .last = (uint64_t)s->past - 1,
                                        .sums = m->sums,
-                                       .stride = job->sizes.stride};
+                                       .stride = job->sizes.scan.stride};
 
     qyi_code_sums(&sums, s->scanned, s->past);
     for (uint32_t h = 0; h < it->group; h++) {
-        uint16_t *at = m->sums + h * job->sizes.stride + (s->begin - s->scanned);
+        uint16_t *at = m->sums + h * job->sizes.scan.stride + (s->begin - s->scanned);
         const size_t end = (size_t)s->n * PAGE;
         const size_t past = s->past - s->begin;
 
@@ -113,7 +112,7 @@ static float make_weights(const struct job *job, const struct span *s, const str
                           uint32_t h)
 {
     const struct qyi_code_head head = m->heads[h];
-    const uint16_t *sums = m->sums + h * job->sizes.stride + (s->begin - s->scanned);
+    const uint16_t *sums = m->sums + h * job->sizes.scan.stride + (s->begin - s->scanned);
     float *weights = m->weights + h * job->sizes.pages;
     double all = 0.0;
 
@@ -176,7 +175,8 @@ static void draw_page(const struct job *job, const struct qy_code_estimate_item 
     float weights[PAGE];
     uint32_t last = page;
 
-    job->codes->page(m->sums + h * job->sizes.stride + (page - s->scanned), &m->heads[h], weights);
+    job->codes->page(m->sums + h * job->sizes.scan.stride + (page - s->scanned), &m->heads[h],
+                     weights);
     while (draw->at < it->n_ids && it->ids[draw->at] < page) {
         draw->at++;
     }
@@ -242,44 +242,33 @@ static void run_item(const struct job *job, const struct qy_code_estimate_item *
 
 /* ---- call ---------------------------------------------------------------------------------------- */
 
-static size_t round64(size_t n)
-{
-    return (n + 63) / 64 * 64;
-}
-
-static size_t larger(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-
 static void sizes_add(struct sizes *sizes, uint32_t n, uint32_t samples,
                       const struct qy_quantizer *quantizer, uint32_t group)
 {
-    sizes->entries = larger(sizes->entries, round64((size_t)group * quantizer->m * 16));
-    sizes->heads = larger(sizes->heads, round64(group * sizeof(struct qyi_code_head)));
-    sizes->drawn = larger(sizes->drawn, round64(samples * sizeof(uint32_t)));
-    /* from the start of a group to the end of one, and what a kernel of short slabs writes past it */
-    sizes->stride = larger(sizes->stride, round64((size_t)n + 3 * QYI_CODE_SPLIT));
-    sizes->pages = larger(sizes->pages, round64((size_t)n / PAGE + 2));
-    sizes->group = group > sizes->group ? group : sizes->group;
+    qyi_code_sizes_add(&sizes->scan, n, quantizer->m, group);
+    sizes->pages = qyi_larger(sizes->pages, qyi_round64((size_t)n / PAGE + 2));
+    sizes->drawn = qyi_larger(sizes->drawn, qyi_round64(samples * sizeof(uint32_t)));
 }
 
 static size_t thread_bytes(const struct sizes *s)
 {
-    return s->entries + s->heads + s->group * s->stride * sizeof(uint16_t) +
-           s->group * s->pages * sizeof(float) + s->pages * sizeof(uint32_t) + s->drawn;
+    const struct qyi_code_sizes *scan = &s->scan;
+
+    return scan->entries + scan->heads + scan->group * scan->stride * sizeof(uint16_t) +
+           scan->group * s->pages * sizeof(float) + s->pages * sizeof(uint32_t) + s->drawn;
 }
 
 static struct memory memory_of(const struct job *job, uint32_t thread)
 {
     const struct sizes *s = &job->sizes;
+    const struct qyi_code_sizes *scan = &s->scan;
     uint8_t *at = job->memory + thread * thread_bytes(s);
     struct memory m = {.entries = at};
 
-    m.heads = (void *)(at += s->entries);
-    m.sums = (void *)(at += s->heads);
-    m.weights = (void *)(at += s->group * s->stride * sizeof(*m.sums));
-    m.left = (void *)(at += s->group * s->pages * sizeof(*m.weights));
+    m.heads = (void *)(at += scan->entries);
+    m.sums = (void *)(at += scan->heads);
+    m.weights = (void *)(at += scan->group * scan->stride * sizeof(*m.sums));
+    m.left = (void *)(at += scan->group * s->pages * sizeof(*m.weights));
     m.drawn = (void *)(at + s->pages * sizeof(*m.left));
     return m;
 }

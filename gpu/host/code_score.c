@@ -184,20 +184,14 @@ static void score_run(void *arg, uint32_t thread, uint32_t n_threads)
     qyi_units_walk(&job->scan_units, n_threads, job, score_units, score_range);
 }
 
-static size_t round64(size_t bytes)
-{
-    return (bytes + 63) / 64 * 64;
-}
-
 /* Bytes of an item's tables. */
 static size_t tables_bytes(const struct qy_quantizer *quantizer, uint32_t group)
 {
     if (quantizer->bits == 4) {
-        return round64((size_t)group * quantizer->m * 16) +
-               round64(group * sizeof(struct qyi_code_head));
+        return qyi_code_entries_bytes(quantizer->m, group) + qyi_code_heads_bytes(group);
     }
-    return round64((group + QYI_CODE_HEADS - 1) / QYI_CODE_HEADS * gather_floats(quantizer) *
-                   sizeof(float));
+    return qyi_round64((group + QYI_CODE_HEADS - 1) / QYI_CODE_HEADS * gather_floats(quantizer) *
+                       sizeof(float));
 }
 
 static int items_valid(const struct qy_code_score_item *items, uint32_t n_items)
@@ -227,7 +221,7 @@ static enum qy_status score_plan(struct score_job *job, struct qy_arena *arena, 
         if (quantizer->bits == 4) {
             job->tables[i].entries = memory;
             job->tables[i].heads =
-                (void *)(memory + round64((size_t)item->group * quantizer->m * 16));
+                (void *)(memory + qyi_code_entries_bytes(quantizer->m, item->group));
         } else {
             const uint64_t n = ((uint64_t)quantizer->n_words + RANGE_WORDS - 1) / RANGE_WORDS;
             job->tables[i].gather = (void *)memory;

@@ -29,3 +29,14 @@ void qyi_code_sums(const struct qyi_code_sums *s, uint64_t begin, uint64_t end)
         }
     }
 }
+
+void qyi_code_sizes_add(struct qyi_code_sizes *sizes, uint32_t n, uint32_t m, uint32_t group)
+{
+    /* from the start of a group to the end of one, and what a kernel of short slabs writes past it */
+    const size_t stride = qyi_round64((size_t)n + 3 * QYI_CODE_SPLIT);
+
+    sizes->entries = qyi_larger(sizes->entries, qyi_code_entries_bytes(m, group));
+    sizes->heads = qyi_larger(sizes->heads, qyi_code_heads_bytes(group));
+    sizes->stride = qyi_larger(sizes->stride, stride);
+    sizes->group = group > sizes->group ? group : sizes->group;
+}

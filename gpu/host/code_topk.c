@@ -132,48 +132,25 @@ static void run_shared(void *arg, uint32_t thread, uint32_t n_threads)
 
 /* ---- call -------------------------------------------------------------------------------------- */
 
-/* The sizes that all items of a call fit. */
-struct sizes {
-    size_t entries, heads, most, stride; /* bytes of the first three, sums */
-    uint32_t group;
-};
-
-static size_t round64(size_t bytes)
+/* Of the largest sums of each head. */
+static size_t most_bytes(const struct qyi_code_sizes *sizes)
 {
-    return (bytes + 63) / 64 * 64;
+    return qyi_round64(sizes->group * sizeof(uint32_t));
 }
 
-static size_t larger(size_t a, size_t b)
+static size_t item_bytes(const struct qyi_code_sizes *sizes)
 {
-    return a > b ? a : b;
-}
-
-static void sizes_add(struct sizes *sizes, uint32_t n, const struct qy_quantizer *quantizer,
-                      uint32_t group)
-{
-    /* from the start of a group to the end of one, and what a kernel of short slabs writes past it */
-    const size_t stride = ((size_t)n + 3 * QYI_CODE_SPLIT) / 64 * 64;
-
-    sizes->entries = larger(sizes->entries, round64((size_t)group * quantizer->m * 16));
-    sizes->heads = larger(sizes->heads, round64(group * sizeof(struct qyi_code_head)));
-    sizes->most = larger(sizes->most, round64(group * sizeof(uint32_t)));
-    sizes->stride = larger(sizes->stride, stride);
-    sizes->group = group > sizes->group ? group : sizes->group;
-}
-
-static size_t item_bytes(const struct sizes *sizes)
-{
-    return sizes->entries + sizes->heads + sizes->most +
+    return sizes->entries + sizes->heads + most_bytes(sizes) +
            sizes->group * sizes->stride * sizeof(uint16_t);
 }
 
 /* Of one of the two arrays of a thread. */
-static size_t line_bytes(const struct sizes *sizes)
+static size_t line_bytes(const struct qyi_code_sizes *sizes)
 {
-    return round64((sizes->stride + QYI_TOPK_SPARE) * sizeof(uint32_t));
+    return qyi_round64((sizes->stride + QYI_TOPK_SPARE) * sizeof(uint32_t));
 }
 
-static enum qy_status place(struct job *job, const struct sizes *sizes, uint32_t n_memory,
+static enum qy_status place(struct job *job, const struct qyi_code_sizes *sizes, uint32_t n_memory,
                             uint32_t n_threads, struct qy_arena *arena)
 {
     job->memory = qy_arena_take(arena, n_memory * sizeof(*job->memory), 64);
@@ -189,7 +166,7 @@ static enum qy_status place(struct job *job, const struct sizes *sizes, uint32_t
             .entries = items,
             .heads = (void *)(items + sizes->entries),
             .most = (void *)(items + sizes->entries + sizes->heads),
-            .sums = (void *)(items + sizes->entries + sizes->heads + sizes->most)};
+            .sums = (void *)(items + sizes->entries + sizes->heads + most_bytes(sizes))};
     }
     for (uint32_t i = 0; i < n_threads; i++, lines += 2 * line_bytes(sizes)) {
         job->threads[i] = (struct qyi_code_thread_memory){
@@ -221,7 +198,7 @@ enum qy_status qy_device_code_topk(struct qy_device *dev, const struct qy_code_t
                                 .topk = qyi_topk_for(dev->level),
                                 .scale = scale},
                       .items_left = {n_items, 0}};
-    struct sizes sizes = {0};
+    struct qyi_code_sizes sizes = {0};
     uint64_t work = 0;
 
     if (!items_valid(items, n_items)) {
@@ -231,7 +208,7 @@ enum qy_status qy_device_code_topk(struct qy_device *dev, const struct qy_code_t
         return QY_OK;
     }
     for (uint32_t i = 0; i < n_items; i++) {
-        sizes_add(&sizes, items[i].n, items[i].quantizer, items[i].group);
+        qyi_code_sizes_add(&sizes, items[i].n, items[i].quantizer->m, items[i].group);
         job.heads.total += count_heads(&job, i);
         job.ranges.total += count_ranges(&job, i);
         work += (uint64_t)items[i].n * items[i].quantizer->m * items[i].group;
@@ -253,9 +230,9 @@ size_t qy_device_code_topk_scratch(const struct qy_device *dev, uint32_t n_items
     const uint32_t n_threads = qy_team_size(dev->rt->team);
     const uint32_t most = SPLIT_ITEMS * n_threads - 1; /* items with memory of their own */
     const uint32_t n_memory = n_items < most ? n_items : most;
-    struct sizes sizes = {0};
+    struct qyi_code_sizes sizes = {0};
 
-    sizes_add(&sizes, max_n, quantizer, group);
+    qyi_code_sizes_add(&sizes, max_n, quantizer->m, group);
     return n_memory * (sizeof(struct qyi_code_item_memory) + item_bytes(&sizes)) +
            n_threads * (sizeof(struct qyi_code_thread_memory) + 2 * line_bytes(&sizes)) +
            (size_t)4 * 64;
