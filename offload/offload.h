@@ -23,12 +23,22 @@ extern "C" {
 #endif
 #pragma GCC visibility push(default)
 
-/* cache.block_tokens, cache.sinks, cache.window, cache.row_type, cache.host_bytes */
+/* cache.eviction: whose slot a row that comes to the device gets, when none is free. */
+enum qy_eviction {
+    QY_EVICT_LRU = 0, /* the one not asked for in the most steps  */
+    QY_EVICT_LFU,     /* the one asked for least, of late         */
+    QY_EVICT_CLOCK    /* second chance                            */
+};
+
+/* cache.block_tokens, cache.sinks, cache.window, cache.row_type, cache.host_bytes,
+ * cache.device_bytes, cache.eviction */
 struct qy_cache_settings {
     int64_t block_tokens; /* a power of two, 8..4096 */
     int64_t sinks, window;
-    int row_type;        /* enum qy_row_type        */
-    uint64_t host_bytes; /* 0 = what the request needs, under the memory that is usable */
+    int row_type;          /* enum qy_row_type        */
+    uint64_t host_bytes;   /* 0 = what the request needs, under the memory that is usable */
+    uint64_t device_bytes; /* rows, index and staging of a discrete device; 0 as above */
+    int eviction;          /* enum qy_eviction      */
 };
 extern const struct qy_setting qy_cache_setting_rows[];
 extern const size_t qy_cache_setting_count;
@@ -58,6 +68,13 @@ struct qy_cache_params {
     uint64_t total_tokens;    /* that all sequences together may need; 0 =
                                  max_sequences * max_tokens. Sizes the pool when
                                  settings.host_bytes is 0                          */
+    /* Watches selections; NULL: nobody does. Called by the owner after select, for each (slice of
+     * one token, KV head) of a layer that attends to a list: ids [n] is the whole list (sinks,
+     * chosen, window), ascending, borrowed for the call. sequence is a slot, below max_sequences.
+     * Not called where all rows are attended. */
+    void (*on_selection)(void *ctx, uint32_t sequence, uint32_t layer, uint32_t kv_head,
+                         const uint32_t *ids, uint32_t n);
+    void *selection_ctx;
 };
 
 /* QY_ERR_NOMEM with numbers (needed, given, what to change) when the request cannot fit in

@@ -53,6 +53,27 @@ const struct qy_setting qy_cache_setting_rows[] = {
         .help = "host memory for KV; auto takes what the request needs",
         .offset = offsetof(struct qy_cache_settings, host_bytes),
     },
+    {
+        .name = "cache.device_bytes",
+        .type = QY_SETTING_SIZE,
+        .allow_auto = 1,
+        .initial = "auto",
+        .min = 0,
+        .max = 1e18,
+        .unit = "bytes",
+        .help = "device memory for rows, index and staging; auto takes what the request needs",
+        .offset = offsetof(struct qy_cache_settings, device_bytes),
+    },
+    {
+        .name = "cache.eviction",
+        .type = QY_SETTING_CHOICE,
+        .initial = "lru",
+        .choices = "lru|lfu|clock",
+        .unit = "",
+        .help = "which row leaves device memory first: least recently used, least often, or by a "
+                "clock",
+        .offset = offsetof(struct qy_cache_settings, eviction),
+    },
 };
 
 const size_t qy_cache_setting_count =

@@ -39,6 +39,28 @@ static void offer_part(const struct qy_cache *cache, size_t place, struct qy_sel
     }
 }
 
+/* Shows the lists of a layer to who watches. A wrong answer of the policy is left to attend. */
+static void show_lists(const struct qy_cache *cache, uint32_t layer)
+{
+    const struct qyi_step *step = &cache->step;
+
+    for (uint32_t i = 0; i < step->n_slices; i++) {
+        const struct qyi_slice *s = &step->slices[i];
+        const struct qyi_selection reach = qyi_slice_reach(cache, s, layer);
+
+        for (uint32_t h = 0; reach.reach != QYI_REACH_ALL && h < cache->layout.n_kv_heads; h++) {
+            const size_t place = (size_t)i * cache->layout.n_kv_heads + h;
+            uint32_t *ids = qyi_step_list(cache, i, h);
+            const uint32_t n = qyi_selection_merge(&reach, step->n_chosen[place], ids);
+
+            if (n > 0) {
+                cache->params.on_selection(cache->params.selection_ctx, s->seq->slot, layer, h, ids,
+                                           n);
+            }
+        }
+    }
+}
+
 enum qy_status qyi_layer_select(struct qy_cache *cache, uint32_t layer, const struct qy_qkv *qkv)
 {
     struct qyi_step *step = &cache->step;
@@ -62,10 +84,14 @@ enum qy_status qyi_layer_select(struct qy_cache *cache, uint32_t layer, const st
             n++;
         }
     }
-    if (n == 0) {
-        return QY_OK;
+    const enum qy_status st =
+        n == 0 ? QY_OK
+               : cache->params.policy->select(cache->policy, step->selects, n, &cache->arena);
+
+    if (st == QY_OK && cache->params.on_selection) {
+        show_lists(cache, layer);
     }
-    return cache->params.policy->select(cache->policy, step->selects, n, &cache->arena);
+    return st;
 }
 
 /* Is this one of the share to look at? Repeatable: the same run looks at the same ones. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the cache does with a policy's answer: lists per query head, and estimates of the rest. */
+/* What the cache does with a policy's answer: lists per query head, estimates of the rest, and who
+ * watches. */
 #include "tests/unit/offload/probe.h"
 
 #include "offload/cache.h"
@@ -298,6 +299,65 @@ static void estimates_that_are_no_numbers_are_refused(void **state)
     assert_int_equal(answer_status(&ops, estimate_none), QY_OK);
 }
 
+/* ---- who watches ----------------------------------------------------------------------------- */
+
+struct watched {
+    uint32_t n_calls, sequence, n_wrong;
+    uint32_t seen[RIG_LAYERS][RIG_KV_HEADS];
+    uint32_t want[N + 1], n_want;
+};
+
+static void watch(void *ctx, uint32_t sequence, uint32_t layer, uint32_t kv_head,
+                  const uint32_t *ids, uint32_t n)
+{
+    struct watched *w = ctx;
+
+    w->n_calls++;
+    w->seen[layer][kv_head]++;
+    w->sequence = sequence;
+    w->n_wrong += n != w->n_want || memcmp(ids, w->want, n * sizeof(*ids)) != 0;
+}
+
+/* The whole list of every (layer, KV head) that has one, once; not of dense slices and chunks. */
+static void selections_can_be_watched(void **state)
+{
+    struct qy_policy_ops ops = probe_ops();
+    float out[RIG_LAYERS * RIG_OUT];
+    float alone[RIG_LAYERS * RIG_OUT];
+    struct watched w = {0};
+    struct rig rig;
+    (void)state;
+
+    struct qy_sequence *seq =
+        open_and_prefill(&rig, &(struct rig_options){.ops = &ops, .budget = "20"});
+    probe_of(&rig)->on_select = choose_some;
+    decode_one(&rig, seq, QY_ATTEND_POLICY, alone);
+    rig_close(&rig);
+
+    rig_prepare(&rig, &(struct rig_options){.ops = &ops, .budget = "20"});
+    rig.params.on_selection = watch;
+    rig.params.selection_ctx = &w;
+    assert_int_equal(qy_cache_open(&rig.params, &rig.cache, NULL), QY_OK);
+    struct qy_sequence *other = rig_sequence(&rig);
+    seq = rig_sequence(&rig);
+    rig_prefill(&rig, other, 1, 40, 40, NULL);
+    rig_prefill(&rig, seq, STREAM, N, N, NULL);
+    assert_int_equal(w.n_calls, 0);
+    probe_of(&rig)->on_select = choose_some;
+    w.n_want = attended_ids(N + 1, w.want);
+    const struct rig_feed feeds[2] = {{.seq = other, .stream = 1, .n = 1, .mode = QY_ATTEND_DENSE},
+                                      {.seq = seq, .stream = STREAM, .n = 1, .out = out}};
+    assert_int_equal(rig_step(&rig, feeds, 2), QY_OK);
+    assert_int_equal(w.n_calls, RIG_LAYERS * RIG_KV_HEADS);
+    assert_int_equal(w.n_wrong, 0);
+    assert_int_equal(w.sequence, 1);
+    for (uint32_t i = 0; i < RIG_LAYERS * RIG_KV_HEADS; i++) {
+        assert_int_equal(w.seen[i / RIG_KV_HEADS][i % RIG_KV_HEADS], 1);
+    }
+    assert_memory_equal(out, alone, sizeof(out)); /* watching changes nothing */
+    rig_close(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -306,6 +366,7 @@ int main(void)
         cmocka_unit_test(estimate_of_the_exact_rest_gives_attention_to_all),
         cmocka_unit_test(estimates_keep_their_places_in_a_mixed_step),
         cmocka_unit_test(estimates_that_are_no_numbers_are_refused),
+        cmocka_unit_test(selections_can_be_watched),
     };
     return cmocka_run_group_tests_name("offload.answers", tests, NULL, NULL);
 }
