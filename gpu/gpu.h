@@ -30,12 +30,19 @@ struct qy_device;
 
 enum qy_compute { QY_COMPUTE_F32 = 0, QY_COMPUTE_BF16 = 1 };
 
+/* What the link between host and device can do. All 0: as the machine's memory. */
+struct qy_link {
+    double gbps;      /* 10^9 bytes per second in each direction; 0: not limited              */
+    uint64_t copy_ns; /* what each command takes on top of its bytes                          */
+};
+
 struct qy_device_params {
-    const char *spec;        /* "host"                                                     */
+    const char *spec;        /* "host", "host-discrete:<bytes>"                            */
     enum qy_compute compute; /* of dense products with m above the matrix-vector range; bf16
                                 loses accuracy (logits move by up to 0.5)                    */
     int deterministic;       /* dense products use one kernel and panel height whatever m      */
     uint32_t max_m;          /* largest m of a multiply                                     */
+    struct qy_link link;     /* host-discrete: what its copies are slowed down to            */
 };
 
 struct qy_device_caps {
@@ -158,6 +165,8 @@ static inline uint8_t *qy_row_at(const struct qy_rows *rows, uint32_t token)
            (size_t)(token & mask) * qy_row_bytes(rows->type, rows->d);
 }
 
+#include "gpu/copies.h"
+
 /* Writes n tokens' k and v (already rotated), converting to the row type. A value that is not
  * finite after conversion makes the call return QY_ERR_CORRUPT (all rows are still written). */
 struct qy_append_item {
@@ -171,7 +180,7 @@ QY_MUST enum qy_status qy_device_append(struct qy_device *dev, const struct qy_a
 
 /* Attention of one new token's group of query heads over rows of one KV head: decode.
  *   q    [g][d] f32      out [g][d] f32, written      lse [g] f32, written; may be NULL
- * ids [n] ascending, or NULL: rows first .. first + n - 1. n = 0: out = 0, lse = -inf.
+ * ids [n] in any order, or NULL: rows first .. first + n - 1. n = 0: out = 0, lse = -inf.
  * bias [n] (NULL: none) is added to the scaled scores of every head: the natural logarithm of a
  * row's weight, for rows that stand for several tokens.
  * Scores are scaled by `scale`; softmax in f32. Rows are taken in fixed pieces in token order and
@@ -192,7 +201,10 @@ size_t qy_device_attend_scratch(const struct qy_device *dev, uint32_t n_items, u
 
 /* Causal attention of a chunk (prefill): query i (of n_q) attends rows 0 .. first + i.
  *   q [n_q][stride] with the group's g*d elements at the start of each row; out likewise.
- * Rows first .. first + n_q - 1 were appended before. */
+ * Rows first .. first + n_q - 1 were appended before.
+ * Rows may come in parts, in ascending order: a call takes rows key_begin .. key_end - 1, both
+ * multiples of 64 but for the last key_end, first + n_q; key_end = 0 stands for that. What is to be
+ * gone on with is kept in out and state between the calls; the bits are those of a single call. */
 struct qy_chunk_item {
     const float *q;
     size_t q_stride;
@@ -200,6 +212,8 @@ struct qy_chunk_item {
     uint32_t first, n_q, group;
     float *out;
     size_t out_stride;
+    uint32_t key_begin, key_end;
+    float *state; /* [n_q][group][2], written and read again; NULL: all rows in one call */
 };
 QY_MUST enum qy_status qy_device_attend_chunk(struct qy_device *dev,
                                               const struct qy_chunk_item *items, uint32_t n_items,

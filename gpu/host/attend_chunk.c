@@ -17,6 +17,28 @@ struct chunk_job {
     _Atomic uint32_t next;
 };
 
+/* One past the last row of the item's part. */
+static uint32_t key_end(const struct qy_chunk_item *item)
+{
+    return item->key_end == 0 ? item->first + item->n_q : item->key_end;
+}
+
+/* Is the part one that can be gone on with? Parts begin and end where steps of keys do. */
+static int part_valid(const struct qy_chunk_item *item)
+{
+    const uint64_t all = (uint64_t)item->first + item->n_q;
+    const uint64_t end = item->key_end == 0 ? all : item->key_end;
+
+    if (item->n_q == 0) {
+        return 1; /* nothing to do */
+    }
+    if (all > UINT32_MAX || end > all || item->key_begin >= end ||
+        item->key_begin % QYI_CHUNK_KEYS != 0 || (end < all && end % QYI_CHUNK_KEYS != 0)) {
+        return 0;
+    }
+    return item->state != NULL || (item->key_begin == 0 && end == all);
+}
+
 /* Queries of one tile. */
 static uint32_t tile_queries(uint32_t lanes, uint32_t group)
 {
@@ -45,6 +67,7 @@ static void chunk_run(void *arg, uint32_t thread, uint32_t n_threads)
                                         .q_begin = begin,
                                         .q_end = item->n_q - begin < queries ? item->n_q
                                                                              : begin + queries,
+                                        .key_end = key_end(item),
                                         .scale = job->scale,
                                         .scratch = job->scratch + thread * job->scratch_floats};
         job->kernels->chunk(&chunk);
@@ -97,7 +120,7 @@ enum qy_status qy_device_attend_chunk(struct qy_device *dev, const struct qy_chu
                             .next = 0};
 
     for (uint32_t i = 0; i < n_items; i++) {
-        if (!qyi_rows_valid(&items[i].rows, items[i].group)) {
+        if (!qyi_rows_valid(&items[i].rows, items[i].group) || !part_valid(&items[i])) {
             return QY_ERR_INVALID;
         }
         const size_t floats = scratch_floats(items[i].group, items[i].rows.d);

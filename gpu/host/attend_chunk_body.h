@@ -12,6 +12,9 @@
  * Rows are converted to f32 once per tile of keys and shared by all lane blocks. Key tiles start at
  * multiples of QYI_CHUNK_KEYS and masked keys add exact zeros: the bits of a query do not depend
  * on how its sequence was cut into chunks, nor on the tile of queries that it is in.
+ *
+ * A call that takes only a part of the rows leaves O, not divided, in out and the lanes' m and l in
+ * state; the next call loads them again and goes on as if it had never stopped.
  */
 #ifndef QY_GPU_HOST_ATTEND_CHUNK_BODY_H
 #define QY_GPU_HOST_ATTEND_CHUNK_BODY_H
@@ -54,6 +57,18 @@ static struct chunk_space chunk_layout(const struct qyi_chunk *chunk)
     return c;
 }
 
+/* Where row r of the tile has its output and its state. */
+static float *chunk_out(const struct qyi_chunk *chunk, uint32_t r)
+{
+    const struct qy_chunk_item *item = chunk->item;
+    const size_t at = chunk->q_begin + r / item->group;
+    return item->out + at * item->out_stride + (size_t)(r % item->group) * item->rows.d;
+}
+static float *chunk_state(const struct qyi_chunk *chunk, uint32_t r)
+{
+    return chunk->item->state + ((size_t)chunk->q_begin * chunk->item->group + r) * 2;
+}
+
 /* Queries, scaled, one per lane. Lanes past the last row hold zeros and attend everything. */
 static void chunk_begin(const struct qyi_chunk *chunk, const struct chunk_space *c)
 {
@@ -71,6 +86,21 @@ static void chunk_begin(const struct qyi_chunk *chunk, const struct chunk_space 
             for (size_t i = 0; i < c->d; i++) {
                 to[i * LANES] = q[i] * chunk->scale;
             }
+        }
+    }
+}
+
+/* What chunk_keep left. */
+static void chunk_resume(const struct qyi_chunk *chunk, const struct chunk_space *c)
+{
+    for (uint32_t r = 0; r < c->rows; r++) {
+        const float *out = chunk_out(chunk, r);
+        const float *state = chunk_state(chunk, r);
+        float *o = c->o + (r / LANES) * c->dp * LANES + r % LANES;
+        c->m[r] = state[0];
+        c->l[r] = state[1];
+        for (size_t i = 0; i < c->d; i++) {
+            o[i * LANES] = out[i];
         }
     }
 }
@@ -213,17 +243,53 @@ static void chunk_mix(const struct chunk_space *c, float *o, uint32_t n, const v
     }
 }
 
+/* O, divided by the sums of weights after the last row. */
 static void chunk_end(const struct qyi_chunk *chunk, const struct chunk_space *c)
 {
-    const struct qy_chunk_item *item = chunk->item;
     for (uint32_t r = 0; r < c->rows; r++) {
-        const uint32_t at = chunk->q_begin + r / item->group;
         const float *o = c->o + (r / LANES) * c->dp * LANES + r % LANES;
-        float *out = item->out + at * item->out_stride + r % item->group * c->d;
+        float *out = chunk_out(chunk, r);
         const float inverse = 1.0F / c->l[r];
         for (size_t i = 0; i < c->d; i++) {
             out[i] = o[i * LANES] * inverse;
         }
+    }
+}
+
+static void chunk_keep(const struct qyi_chunk *chunk, const struct chunk_space *c)
+{
+    for (uint32_t r = 0; r < c->rows; r++) {
+        const float *o = c->o + (r / LANES) * c->dp * LANES + r % LANES;
+        float *out = chunk_out(chunk, r);
+        float *state = chunk_state(chunk, r);
+        state[0] = c->m[r];
+        state[1] = c->l[r];
+        for (size_t i = 0; i < c->d; i++) {
+            out[i] = o[i * LANES];
+        }
+    }
+}
+
+/* Keys key .. key + n - 1, n <= KEYS, of all lane blocks. */
+static void chunk_step(const struct qyi_chunk *chunk, const struct chunk_space *c, uint32_t key,
+                       uint32_t n)
+{
+    const uint32_t padded = (n + CHUNK_MR - 1) / CHUNK_MR * CHUNK_MR;
+    chunk_load(&chunk->item->rows, key, n, padded, c);
+    for (uint32_t b = 0; b < c->n_blocks; b++) {
+        const float *limit = c->limit + (size_t)b * LANES;
+        const float last = (float)(key + padded - 1);
+        vec top[CHUNK_NV];
+        vec keep[CHUNK_NV];
+        if ((float)key > limit[LANES - 1]) {
+            continue;
+        }
+        chunk_scores(c, c->q + b * c->dp * LANES, padded, top);
+        if (last > limit[0]) {
+            chunk_mask(c, b, key, padded, top);
+        }
+        chunk_softmax(c, b, padded, top, keep);
+        chunk_mix(c, c->o + b * c->dp * LANES, padded, keep);
     }
 }
 
@@ -232,29 +298,24 @@ static void chunk_attend(const struct qyi_chunk *chunk)
 {
     const struct qy_chunk_item *item = chunk->item;
     const struct chunk_space c = chunk_layout(chunk);
-    const uint32_t n_keys = item->first + chunk->q_end;
-    chunk_begin(chunk, &c);
-    for (uint32_t key = 0; key < n_keys; key += KEYS) {
-        const uint32_t n = n_keys - key < KEYS ? n_keys - key : KEYS;
-        const uint32_t padded = (n + CHUNK_MR - 1) / CHUNK_MR * CHUNK_MR;
-        chunk_load(&item->rows, key, n, padded, &c);
-        for (uint32_t b = 0; b < c.n_blocks; b++) {
-            const float *limit = c.limit + (size_t)b * LANES;
-            const float last = (float)(key + padded - 1);
-            vec top[CHUNK_NV];
-            vec keep[CHUNK_NV];
-            if ((float)key > limit[LANES - 1]) {
-                continue;
-            }
-            chunk_scores(&c, c.q + b * c.dp * LANES, padded, top);
-            if (last > limit[0]) {
-                chunk_mask(&c, b, key, padded, top);
-            }
-            chunk_softmax(&c, b, padded, top, keep);
-            chunk_mix(&c, c.o + b * c.dp * LANES, padded, keep);
-        }
+    const uint32_t n_keys = item->first + chunk->q_end; /* of the tile's last query */
+    const uint32_t end = n_keys < chunk->key_end ? n_keys : chunk->key_end;
+    const int last = chunk->key_end == item->first + item->n_q;
+    if (item->key_begin >= end && !last) {
+        return; /* all its keys were in parts before: it waits to be divided */
     }
-    chunk_end(chunk, &c);
+    chunk_begin(chunk, &c);
+    if (item->key_begin > 0) {
+        chunk_resume(chunk, &c);
+    }
+    for (uint32_t key = item->key_begin; key < end; key += KEYS) {
+        chunk_step(chunk, &c, key, end - key < KEYS ? end - key : KEYS);
+    }
+    if (last) {
+        chunk_end(chunk, &c);
+    } else {
+        chunk_keep(chunk, &c);
+    }
 }
 
 #endif

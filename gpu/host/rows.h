@@ -31,11 +31,12 @@ struct qyi_span {
     const float *bias; /* [n] or NULL; attend only */
 };
 
-/* Queries q_begin .. q_end - 1 of item, their scratch as qyi_chunk_scratch says (64-byte aligned).
- */
+/* Queries q_begin .. q_end - 1 of item over its rows key_begin .. key_end - 1; scratch as
+ * attend_chunk.c reckons it (64-byte aligned). */
 struct qyi_chunk {
     const struct qy_chunk_item *item;
     uint32_t q_begin, q_end;
+    uint32_t key_end; /* the item's, where that is 0: first + n_q */
     float scale;
     float *scratch;
 };
