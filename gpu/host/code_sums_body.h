@@ -10,15 +10,16 @@
 
 #include "gpu/host/code.h"
 
-/* VEC_N sums, of which only n are there; the others are 0. */
-static vec sums_load(const uint16_t *sums, uint32_t n)
+/* The n < VEC_N sums, then zeros: what a vector of them is loaded from. */
+struct sums_last {
+    uint16_t sums[VEC_N];
+};
+static inline struct sums_last sums_last(const uint16_t *sums, uint32_t n)
 {
-    uint16_t part[VEC_N] = {0};
-    if (n >= VEC_N) {
-        return vec_load_u16(sums);
-    }
-    memcpy(part, sums, n * sizeof(*part));
-    return vec_load_u16(part);
+    struct sums_last last = {{0}};
+
+    memcpy(last.sums, sums, (n < VEC_N ? n : VEC_N) * sizeof(*sums));
+    return last;
 }
 
 /* As qyi_code_kernels.scores. */
@@ -33,8 +34,9 @@ static void sums_scores(const uint16_t *sums, uint32_t n, const struct qyi_code_
         vec_store(scores + i, code_score(step, vec_load_u16(sums + i), base));
     }
     if (i < n) {
+        const struct sums_last last = sums_last(sums + i, n - i);
         float part[VEC_N];
-        vec_store(part, code_score(step, sums_load(sums + i, n - i), base));
+        vec_store(part, code_score(step, vec_load_u16(last.sums), base));
         memcpy(scores + i, part, (n - i) * sizeof(*part));
     }
 }
@@ -56,8 +58,7 @@ static float sums_mass(const uint16_t *sums, uint32_t n, uint32_t most,
 {
     const struct code_exp exp = code_exp_make(head->base, head->step, most);
     vec sum[4] = {vec_set1(0.0F), vec_set1(0.0F), vec_set1(0.0F), vec_set1(0.0F)};
-    uint16_t part[VEC_N] = {0};
-    float last[VEC_N];
+    float part[VEC_N];
     uint32_t i = 0;
 
     for (; i + 4 * VEC_N <= n; i += 4 * VEC_N) {
@@ -70,11 +71,11 @@ static float sums_mass(const uint16_t *sums, uint32_t n, uint32_t most,
     }
     float total = vec_hsum(vec_add(vec_add(sum[0], sum[1]), vec_add(sum[2], sum[3])));
     if (i < n) {
-        memcpy(part, sums + i, (n - i) * sizeof(*part));
-        vec_store(last, code_exp_of(&exp, part));
+        const struct sums_last last = sums_last(sums + i, n - i);
+        vec_store(part, code_exp_of(&exp, last.sums));
     }
     for (uint32_t j = 0; i + j < n; j++) {
-        total += last[j];
+        total += part[j];
     }
     return total;
 }
@@ -124,18 +125,17 @@ static inline __attribute__((always_inline)) void sums_pool_join(const uint16_t 
                                                                  const enum qyi_code_join join,
                                                                  float *pooled)
 {
-    uint16_t part[VEC_N] = {0};
-    float last[VEC_N] = {0};
+    float part[VEC_N] = {0};
     uint32_t i = 0;
 
     for (; i + VEC_N <= n; i += VEC_N) {
         vec_store(pooled + i, sums_join(code_exp_of(exp, sums + i), pooled + i, join));
     }
     if (i < n) {
-        memcpy(part, sums + i, (n - i) * sizeof(*part));
-        memcpy(last, pooled + i, (n - i) * sizeof(*last));
-        vec_store(last, sums_join(code_exp_of(exp, part), last, join));
-        memcpy(pooled + i, last, (n - i) * sizeof(*last));
+        const struct sums_last last = sums_last(sums + i, n - i);
+        memcpy(part, pooled + i, (n - i) * sizeof(*part));
+        vec_store(part, sums_join(code_exp_of(exp, last.sums), part, join));
+        memcpy(pooled + i, part, (n - i) * sizeof(*part));
     }
 }
 
