@@ -23,20 +23,33 @@ void qyi_bench_report(struct qyi_bench_report *report, const char *name, uint64_
 QY_MUST enum qy_status qyi_bench_products(struct qyi_app *app, struct qy_device *dev,
                                           double ceiling, struct qyi_bench_report *report,
                                           struct qy_error *err);
-/* Codes of quantizers; solo: a device of one thread. */
-QY_MUST enum qy_status qyi_bench_codes(struct qy_device *solo, double ceiling_solo,
-                                       struct qy_device *team, double ceiling,
-                                       struct qyi_bench_report *report, struct qy_error *err);
 
+/* What kernels are measured on, each with its ceiling, and where the results go. */
+struct qyi_bench_target {
+    struct qy_device *solo, *team; /* solo: a device of one thread */
+    double ceiling_solo, ceiling;
+    struct qyi_bench_report report;
+};
+struct qyi_bench_kernel {
+    const char *name;
+    /* One call, the `run`-th, on the data of a benchmark. */
+    enum qy_status (*run)(void *data, struct qy_device *dev, uint32_t run);
+    int solo;
+    double bytes; /* that a call reads */
+};
+QY_MUST enum qy_status qyi_bench_measure(struct qyi_bench_target *target,
+                                         const struct qyi_bench_kernel *kernel, void *data,
+                                         struct qy_error *err);
+/* Stops early when the program is interrupted. */
+QY_MUST enum qy_status qyi_bench_measure_all(struct qyi_bench_target *target,
+                                             const struct qyi_bench_kernel *kernels, size_t n,
+                                             void *data, struct qy_error *err);
+/* Codes of quantizers. */
+QY_MUST enum qy_status qyi_bench_codes(struct qyi_bench_target *target, struct qy_error *err);
 /* 4-bit keys and page bounds. */
-QY_MUST enum qy_status qyi_bench_keys(struct qy_device *solo, double ceiling_solo,
-                                      struct qy_device *team, double ceiling,
-                                      struct qyi_bench_report *report, struct qy_error *err);
-
+QY_MUST enum qy_status qyi_bench_keys(struct qyi_bench_target *target, struct qy_error *err);
 /* From scores to ids: pooling, top-k, top-p, union. */
-QY_MUST enum qy_status qyi_bench_selection(struct qy_device *solo, double ceiling_solo,
-                                           struct qy_device *team, double ceiling,
-                                           struct qyi_bench_report *report, struct qy_error *err);
+QY_MUST enum qy_status qyi_bench_selection(struct qyi_bench_target *target, struct qy_error *err);
 
 /* Each benchmark prints its own result. */
 QY_MUST enum qy_status qyi_bench_decode(struct qyi_app *app, struct qy_error *err);

@@ -12,11 +12,8 @@ enum {
     SHIFT = 7,
     N_BLOCKS = ITEMS * (TOKENS >> SHIFT),
     MAX_WORDS = 4096,
-    K = 246, /* 3 % */
-    RUNS = 15
+    K = 246 /* 3 % */
 };
-
-enum work { ENCODE, SCORE, CHOOSE };
 
 struct codes {
     struct qy_quantizer quantizer;
@@ -30,9 +27,11 @@ struct codes {
     uint32_t n_keys; /* encoded in one call and item */
 };
 
-static enum qy_status encode(struct codes *c, struct qy_device *dev)
+static enum qy_status encode(void *data, struct qy_device *dev, uint32_t run)
 {
+    struct codes *c = data;
     struct qy_encode_item items[ITEMS];
+    (void)run;
     for (uint32_t i = 0; i < ITEMS; i++) {
         items[i] =
             (struct qy_encode_item){.quantizer = &c->quantizer,
@@ -45,10 +44,12 @@ static enum qy_status encode(struct codes *c, struct qy_device *dev)
     return qy_device_encode(dev, items, ITEMS);
 }
 
-static enum qy_status score(struct codes *c, struct qy_device *dev)
+static enum qy_status score(void *data, struct qy_device *dev, uint32_t run)
 {
+    struct codes *c = data;
     struct qy_code_score_item items[ITEMS];
     struct qy_arena arena;
+    (void)run;
     qy_arena_init(&arena, c->scratch, c->scratch_bytes);
     for (uint32_t i = 0; i < ITEMS; i++) {
         items[i] = (struct qy_code_score_item){
@@ -64,10 +65,12 @@ static enum qy_status score(struct codes *c, struct qy_device *dev)
     return qy_device_code_score(dev, items, ITEMS, 0.125f, &arena);
 }
 
-static enum qy_status choose(struct codes *c, struct qy_device *dev)
+static enum qy_status choose(void *data, struct qy_device *dev, uint32_t run)
 {
+    struct codes *c = data;
     struct qy_code_topk_item items[ITEMS];
     struct qy_arena arena;
+    (void)run;
     qy_arena_init(&arena, c->scratch, c->scratch_bytes);
     for (uint32_t i = 0; i < ITEMS; i++) {
         items[i] = (struct qy_code_topk_item){
@@ -81,19 +84,6 @@ static enum qy_status choose(struct codes *c, struct qy_device *dev)
             .n_ids = &c->counts[i]};
     }
     return qy_device_code_topk(dev, items, ITEMS, 0.125f, &arena);
-}
-
-static enum qy_status work_once(struct codes *c, struct qy_device *dev, enum work work)
-{
-    switch (work) {
-    case ENCODE:
-        return encode(c, dev);
-    case SCORE:
-        return score(c, dev);
-    case CHOOSE:
-        break;
-    }
-    return choose(c, dev);
 }
 
 /* Floats of -1 .. 1. */
@@ -140,52 +130,27 @@ static enum qy_status prepare(struct codes *c, struct qy_device *dev, struct qy_
     return QY_OK;
 }
 
-static enum qy_status measure(struct codes *c, struct qy_device *dev, enum work work,
-                              const char *name, double ceiling, struct qyi_bench_report *report,
-                              struct qy_error *err)
-{
-    uint64_t samples[RUNS];
-    const double bytes =
-        work == ENCODE
-            ? (double)c->n_keys * HEAD_DIM * sizeof(float)
-            : (double)(TOKENS >> SHIFT) * (double)qy_code_slab_bytes(&c->quantizer, 1u << SHIFT);
-    for (int r = -1; r < RUNS; r++) { /* one to warm up */
-        const uint64_t begin = qy_clock_ns();
-        const enum qy_status st = work_once(c, dev, work);
-        if (st != QY_OK) {
-            return qy_error_set(err, st, "bench %s: %s", name, qy_status_name(st));
-        }
-        if (r >= 0) {
-            samples[r] = qy_clock_ns() - begin;
-        }
-    }
-    qyi_bench_report(report, name, qyi_bench_median(samples, RUNS), ITEMS * bytes, ceiling, 0);
-    return QY_OK;
-}
-
-enum qy_status qyi_bench_codes(struct qy_device *solo, double ceiling_solo, struct qy_device *team,
-                               double ceiling, struct qyi_bench_report *report,
-                               struct qy_error *err)
+enum qy_status qyi_bench_codes(struct qyi_bench_target *target, struct qy_error *err)
 {
     static const struct {
         const char *name;
         uint32_t m, bits, n_words, n_keys;
         int solo;
-        enum work work;
+        enum qy_status (*run)(void *data, struct qy_device *dev, uint32_t run);
     } list[] = {
-        {"encode_pq4 m=16 d=64, 1 thread", 16, 4, 16, 1024, 1, ENCODE},
-        {"encode_pq4 m=16 d=64, team", 16, 4, 16, 1024, 0, ENCODE},
-        {"encode_pq4 m=16 d=64, one key of 16", 16, 4, 16, 1, 1, ENCODE},
-        {"encode_vq 4096 words d=64, team", 1, 16, MAX_WORDS, 64, 0, ENCODE},
-        {"code_score_pq4 m=16 g=3, 1 thread", 16, 4, 16, TOKENS, 1, SCORE},
-        {"code_score_pq4 m=16 g=3, team", 16, 4, 16, TOKENS, 0, SCORE},
-        {"code_topk_pq4 m=16 g=3 k=3%, 1 thread", 16, 4, 16, TOKENS, 1, CHOOSE},
-        {"code_topk_pq4 m=16 g=3 k=3%, team", 16, 4, 16, TOKENS, 0, CHOOSE},
-        {"code_score_vq 4096 words g=3, 1 thread", 1, 16, MAX_WORDS, TOKENS, 1, SCORE},
-        {"code_score_vq 4096 words g=3, team", 1, 16, MAX_WORDS, TOKENS, 0, SCORE},
+        {"encode_pq4 m=16 d=64, 1 thread", 16, 4, 16, 1024, 1, encode},
+        {"encode_pq4 m=16 d=64, team", 16, 4, 16, 1024, 0, encode},
+        {"encode_pq4 m=16 d=64, one key of 16", 16, 4, 16, 1, 1, encode},
+        {"encode_vq 4096 words d=64, team", 1, 16, MAX_WORDS, 64, 0, encode},
+        {"code_score_pq4 m=16 g=3, 1 thread", 16, 4, 16, TOKENS, 1, score},
+        {"code_score_pq4 m=16 g=3, team", 16, 4, 16, TOKENS, 0, score},
+        {"code_topk_pq4 m=16 g=3 k=3%, 1 thread", 16, 4, 16, TOKENS, 1, choose},
+        {"code_topk_pq4 m=16 g=3 k=3%, team", 16, 4, 16, TOKENS, 0, choose},
+        {"code_score_vq 4096 words g=3, 1 thread", 1, 16, MAX_WORDS, TOKENS, 1, score},
+        {"code_score_vq 4096 words g=3, team", 1, 16, MAX_WORDS, TOKENS, 0, score},
     };
     struct codes c = {.n_keys = 0};
-    enum qy_status st = prepare(&c, team, err);
+    enum qy_status st = prepare(&c, target->team, err);
     for (size_t i = 0; st == QY_OK && i < sizeof list / sizeof list[0] && !qyi_interrupted(); i++) {
         c.quantizer = (struct qy_quantizer){.d = HEAD_DIM,
                                             .m = list[i].m,
@@ -195,8 +160,13 @@ enum qy_status qyi_bench_codes(struct qy_device *solo, double ceiling_solo, stru
                                             .bias = c.bias,
                                             .decode = c.decode};
         c.n_keys = list[i].n_keys;
-        st = measure(&c, list[i].solo ? solo : team, list[i].work, list[i].name,
-                     list[i].solo ? ceiling_solo : ceiling, report, err);
+        const double bytes =
+            list[i].run == encode
+                ? (double)c.n_keys * HEAD_DIM * sizeof(float)
+                : (double)(TOKENS >> SHIFT) * (double)qy_code_slab_bytes(&c.quantizer, 1u << SHIFT);
+        const struct qyi_bench_kernel kernel = {
+            .name = list[i].name, .run = list[i].run, .solo = list[i].solo, .bytes = ITEMS * bytes};
+        st = qyi_bench_measure(target, &kernel, &c, err);
     }
     free(c.encode);
     free(c.bias);

@@ -20,45 +20,20 @@ enum {
     FAR_IDS = 2048,
     FAR_ITEMS = 4,
     FAR_SPAN = FAR_TOKENS / TOKENS * (FAR_DIM / 64), /* items of TOKENS rows of 64 in one */
-    RUNS = 33,
     SHIFT = 7
 };
 
 struct kernels {
     struct qyi_app *app;
-    struct qy_device *dev;      /* the team's          */
-    struct qy_device *dev_solo; /* one thread          */
     struct qy_runtime solo;
-    double ceiling, ceiling_solo;
+    struct qyi_bench_target target;
     uint8_t *rows;
     uint8_t **blocks; /* [ITEMS][TOKENS >> SHIFT] */
     float *q, *out, *scores;
     uint32_t *ids; /* [TOKENS] of a gather, then [FAR_IDS] */
     uint8_t *scratch;
     size_t scratch_bytes;
-    struct qyi_bench_report report;
 };
-
-typedef enum qy_status (*kernel_fn)(struct kernels *k, struct qy_device *dev, uint32_t run);
-
-static enum qy_status measure(struct kernels *k, const char *name, kernel_fn fn,
-                              struct qy_device *dev, double bytes, struct qy_error *err)
-{
-    uint64_t samples[RUNS];
-    for (uint32_t i = 0; i < RUNS + 2; i++) { /* two to warm up */
-        const uint64_t begin = qy_clock_ns();
-        const enum qy_status st = fn(k, dev, i);
-        if (st != QY_OK) {
-            return qy_error_set(err, st, "bench %s: %s", name, qy_status_name(st));
-        }
-        if (i >= 2) {
-            samples[i - 2] = qy_clock_ns() - begin;
-        }
-    }
-    qyi_bench_report(&k->report, name, qyi_bench_median(samples, RUNS), bytes,
-                     dev == k->dev ? k->ceiling : k->ceiling_solo, 0);
-    return QY_OK;
-}
 
 static struct qy_rows rows_of(const struct kernels *k, uint32_t item)
 {
@@ -92,19 +67,20 @@ static enum qy_status attend(struct kernels *k, struct qy_device *dev, uint32_t 
     return qy_device_attend(dev, items, ITEMS_PER_RUN, 0.125f, &arena);
 }
 
-static enum qy_status attend_all(struct kernels *k, struct qy_device *dev, uint32_t run)
+static enum qy_status attend_all(void *data, struct qy_device *dev, uint32_t run)
 {
-    return attend(k, dev, run, 0);
+    return attend(data, dev, run, 0);
 }
 
-static enum qy_status attend_gather(struct kernels *k, struct qy_device *dev, uint32_t run)
+static enum qy_status attend_gather(void *data, struct qy_device *dev, uint32_t run)
 {
-    return attend(k, dev, run, TOKENS / 20);
+    return attend(data, dev, run, TOKENS / 20);
 }
 
 /* The same memory as rows of twice the size: those of one far item are FAR_SPAN items' blocks. */
-static enum qy_status attend_far(struct kernels *k, struct qy_device *dev, uint32_t run)
+static enum qy_status attend_far(void *data, struct qy_device *dev, uint32_t run)
 {
+    struct kernels *k = data;
     struct qy_attend_item items[FAR_ITEMS];
     struct qy_arena arena;
     qy_arena_init(&arena, k->scratch, k->scratch_bytes);
@@ -122,8 +98,9 @@ static enum qy_status attend_far(struct kernels *k, struct qy_device *dev, uint3
     return qy_device_attend(dev, items, FAR_ITEMS, 0.09f, &arena);
 }
 
-static enum qy_status score(struct kernels *k, struct qy_device *dev, uint32_t run)
+static enum qy_status score(void *data, struct qy_device *dev, uint32_t run)
 {
+    struct kernels *k = data;
     struct qy_score_item items[ITEMS_PER_RUN];
     for (uint32_t i = 0; i < ITEMS_PER_RUN; i++) {
         items[i] = (struct qy_score_item){.q = k->q,
@@ -141,12 +118,7 @@ static enum qy_status row_kernels(struct kernels *k, struct qy_error *err)
     const double row = (double)qy_row_bytes(QY_ROW_F16, HEAD_DIM), n = ITEMS_PER_RUN;
     const double far_row = (double)qy_row_bytes(QY_ROW_F16, FAR_DIM);
     const double far_ids = (double)FAR_ITEMS * FAR_IDS;
-    const struct {
-        const char *name;
-        kernel_fn fn;
-        int solo;
-        double bytes;
-    } list[] = {
+    const struct qyi_bench_kernel list[] = {
         {"attend f16 g=3 d=64, 1 thread", attend_all, 1, n * TOKENS * row},
         {"attend f16 g=3 d=64, team", attend_all, 0, n * TOKENS * row},
         {"gather-attend 5 % of 8192, 1 thread", attend_gather, 1, n * (TOKENS / 20) * row},
@@ -156,12 +128,7 @@ static enum qy_status row_kernels(struct kernels *k, struct qy_error *err)
         {"gather-attend 2048 of 32K d=128, 1 thread", attend_far, 1, far_row * far_ids},
         {"gather-attend 2048 of 32K d=128, team", attend_far, 0, far_row * far_ids},
     };
-    enum qy_status st = QY_OK;
-    for (size_t i = 0; st == QY_OK && i < sizeof list / sizeof list[0] && !qyi_interrupted(); i++) {
-        st = measure(k, list[i].name, list[i].fn, list[i].solo ? k->dev_solo : k->dev,
-                     list[i].bytes, err);
-    }
-    return st;
+    return qyi_bench_measure_all(&k->target, list, sizeof list / sizeof list[0], k, err);
 }
 
 /* Random rows in blocks of 128, queries, ids. */
@@ -169,8 +136,9 @@ static enum qy_status prepare(struct kernels *k, struct qy_error *err)
 {
     const size_t row = qy_row_bytes(QY_ROW_F16, HEAD_DIM), n_rows = (size_t)ITEMS * TOKENS;
     const size_t n_blocks = n_rows >> SHIFT;
-    k->scratch_bytes = qy_device_attend_scratch(k->dev, ITEMS_PER_RUN, TOKENS, GROUP, HEAD_DIM) +
-                       qy_device_attend_scratch(k->dev, FAR_ITEMS, FAR_IDS, FAR_GROUP, FAR_DIM);
+    k->scratch_bytes =
+        qy_device_attend_scratch(k->target.team, ITEMS_PER_RUN, TOKENS, GROUP, HEAD_DIM) +
+        qy_device_attend_scratch(k->target.team, FAR_ITEMS, FAR_IDS, FAR_GROUP, FAR_DIM);
     k->rows = aligned_alloc(4096, n_rows * row);
     k->blocks = calloc(n_blocks, sizeof(uint8_t *));
     k->q = calloc(FAR_GROUP * FAR_DIM, sizeof(float));
@@ -212,57 +180,57 @@ static void release(struct kernels *k)
     free(k->scores);
     free(k->ids);
     free(k->scratch);
-    qy_device_close(k->dev_solo);
-    qy_device_close(k->dev);
-    cJSON_Delete(k->report.results);
+    qy_device_close(k->target.solo);
+    qy_device_close(k->target.team);
+    cJSON_Delete(k->target.report.results);
 }
 
 enum qy_status qyi_bench_kernels(struct qyi_app *app, struct qy_error *err)
 {
     struct kernels k = {.app = app, .solo = app->rt};
     k.solo.team = NULL;
-    k.report.results = cJSON_CreateArray();
-    k.report.json = app->args->json;
+    k.target.report.results = cJSON_CreateArray();
+    k.target.report.json = app->args->json;
     const struct qy_device_params params = {.spec = app->program.device,
                                             .compute = (enum qy_compute)app->program.compute,
                                             .deterministic = app->program.deterministic,
                                             .max_m = 512};
-    enum qy_status st = qy_device_open(&app->rt, &params, &k.dev, err);
+    enum qy_status st = qy_device_open(&app->rt, &params, &k.target.team, err);
     if (st == QY_OK) {
-        st = qy_device_open(&k.solo, &params, &k.dev_solo, err);
+        st = qy_device_open(&k.solo, &params, &k.target.solo, err);
     }
     if (st == QY_OK) {
         st = prepare(&k, err);
     }
     if (st == QY_OK) {
-        k.ceiling_solo = qyi_bench_memcpy_gbps(NULL);
-        k.ceiling = qyi_bench_memcpy_gbps(app->rt.team);
+        k.target.ceiling_solo = qyi_bench_memcpy_gbps(NULL);
+        k.target.ceiling = qyi_bench_memcpy_gbps(app->rt.team);
         if (!app->args->json) {
             printf(
                 "%s, %s, %u threads; ceiling: memcpy reads %.1f GB/s with 1 thread, %.1f with "
                 "all\n",
-                qy_device_caps(k.dev)->name, qy_device_caps(k.dev)->dense, app->n_threads,
-                k.ceiling_solo, k.ceiling);
+                qy_device_caps(k.target.team)->name, qy_device_caps(k.target.team)->dense,
+                app->n_threads, k.target.ceiling_solo, k.target.ceiling);
         }
         st = row_kernels(&k, err);
     }
     if (st == QY_OK) {
-        st = qyi_bench_codes(k.dev_solo, k.ceiling_solo, k.dev, k.ceiling, &k.report, err);
+        st = qyi_bench_codes(&k.target, err);
     }
     if (st == QY_OK) {
-        st = qyi_bench_keys(k.dev_solo, k.ceiling_solo, k.dev, k.ceiling, &k.report, err);
+        st = qyi_bench_keys(&k.target, err);
     }
     if (st == QY_OK) {
-        st = qyi_bench_selection(k.dev_solo, k.ceiling_solo, k.dev, k.ceiling, &k.report, err);
+        st = qyi_bench_selection(&k.target, err);
     }
     if (st == QY_OK) {
-        st = qyi_bench_products(app, k.dev, k.ceiling, &k.report, err);
+        st = qyi_bench_products(app, k.target.team, k.target.ceiling, &k.target.report, err);
     }
     if (st == QY_OK && app->args->json) {
         cJSON *object = cJSON_CreateObject();
-        cJSON_AddStringToObject(object, "device", qy_device_caps(k.dev)->name);
-        cJSON_AddItemToObject(object, "results", k.report.results);
-        k.report.results = NULL;
+        cJSON_AddStringToObject(object, "device", qy_device_caps(k.target.team)->name);
+        cJSON_AddItemToObject(object, "results", k.target.report.results);
+        k.target.report.results = NULL;
         qyi_print_json(object);
     }
     release(&k);

@@ -14,8 +14,7 @@ enum {
     N_BLOCKS = ITEMS * (TOKENS >> SHIFT),
     PAGE = 16,
     N_IDS = TOKENS / 8, /* reranked */
-    N_NEW = 256,        /* appended to an item in one call */
-    RUNS = 33
+    N_NEW = 256         /* appended to an item in one call */
 };
 
 struct keys {
@@ -27,8 +26,6 @@ struct keys {
     void *scratch;
     size_t scratch_bytes;
 };
-
-typedef enum qy_status (*kernel_fn)(struct keys *k, struct qy_device *dev, uint32_t run);
 
 static struct qy_slab slab_of(const struct keys *k, uint32_t run, uint32_t i, size_t offset)
 {
@@ -56,18 +53,20 @@ static enum qy_status score(struct keys *k, struct qy_device *dev, uint32_t run,
     return qy_device_key4_score(dev, items, ITEMS_PER_RUN, 0.125f, &arena);
 }
 
-static enum qy_status score_ids(struct keys *k, struct qy_device *dev, uint32_t run)
+static enum qy_status score_ids(void *data, struct qy_device *dev, uint32_t run)
 {
+    struct keys *k = data;
     return score(k, dev, run, k->ids, N_IDS);
 }
 
-static enum qy_status score_all(struct keys *k, struct qy_device *dev, uint32_t run)
+static enum qy_status score_all(void *data, struct qy_device *dev, uint32_t run)
 {
-    return score(k, dev, run, NULL, TOKENS);
+    return score(data, dev, run, NULL, TOKENS);
 }
 
-static enum qy_status append(struct keys *k, struct qy_device *dev, uint32_t run)
+static enum qy_status append(void *data, struct qy_device *dev, uint32_t run)
 {
+    struct keys *k = data;
     struct qy_key4_item items[ITEMS_PER_RUN];
     for (uint32_t i = 0; i < ITEMS_PER_RUN; i++) {
         items[i] = (struct qy_key4_item){.k = k->k,
@@ -80,8 +79,9 @@ static enum qy_status append(struct keys *k, struct qy_device *dev, uint32_t run
     return qy_device_key4_append(dev, items, ITEMS_PER_RUN);
 }
 
-static enum qy_status bounds(struct keys *k, struct qy_device *dev, uint32_t run)
+static enum qy_status bounds(void *data, struct qy_device *dev, uint32_t run)
 {
+    struct keys *k = data;
     struct qy_bound_score_item items[ITEMS_PER_RUN];
     for (uint32_t i = 0; i < ITEMS_PER_RUN; i++) {
         items[i] = (struct qy_bound_score_item){.q = k->q,
@@ -131,35 +131,10 @@ static enum qy_status prepare(struct keys *k, struct qy_device *dev, struct qy_e
     return QY_OK;
 }
 
-static enum qy_status measure(struct keys *k, kernel_fn fn, struct qy_device *dev, const char *name,
-                              double bytes, double ceiling, struct qyi_bench_report *report,
-                              struct qy_error *err)
-{
-    uint64_t samples[RUNS];
-    for (uint32_t i = 0; i < RUNS + 2; i++) { /* two to warm up */
-        const uint64_t begin = qy_clock_ns();
-        const enum qy_status st = fn(k, dev, i);
-        if (st != QY_OK) {
-            return qy_error_set(err, st, "bench %s: %s", name, qy_status_name(st));
-        }
-        if (i >= 2) {
-            samples[i - 2] = qy_clock_ns() - begin;
-        }
-    }
-    qyi_bench_report(report, name, qyi_bench_median(samples, RUNS), bytes, ceiling, 0);
-    return QY_OK;
-}
-
-enum qy_status qyi_bench_keys(struct qy_device *solo, double ceiling_solo, struct qy_device *team,
-                              double ceiling, struct qyi_bench_report *report, struct qy_error *err)
+enum qy_status qyi_bench_keys(struct qyi_bench_target *target, struct qy_error *err)
 {
     const double token = HEAD_DIM / 2 + 4, n = ITEMS_PER_RUN;
-    const struct {
-        const char *name;
-        kernel_fn fn;
-        int solo;
-        double bytes;
-    } list[] = {
+    const struct qyi_bench_kernel list[] = {
         {"key4_score_ids 1024 g=3, 1 thread", score_ids, 1, n * N_IDS * token},
         {"key4_score_ids 1024 g=3, team", score_ids, 0, n * N_IDS * token},
         {"key4_score_all 8192 g=3, 1 thread", score_all, 1, n * TOKENS * token},
@@ -171,10 +146,9 @@ enum qy_status qyi_bench_keys(struct qy_device *solo, double ceiling_solo, struc
         {"key4_append d=64, team", append, 0, n * N_NEW * HEAD_DIM * 4},
     };
     struct keys k = {.k = NULL};
-    enum qy_status st = prepare(&k, team, err);
-    for (size_t i = 0; st == QY_OK && i < sizeof list / sizeof list[0] && !qyi_interrupted(); i++) {
-        st = measure(&k, list[i].fn, list[i].solo ? solo : team, list[i].name, list[i].bytes,
-                     list[i].solo ? ceiling_solo : ceiling, report, err);
+    enum qy_status st = prepare(&k, target->team, err);
+    if (st == QY_OK) {
+        st = qyi_bench_measure_all(target, list, sizeof list / sizeof list[0], &k, err);
     }
     free(k.k);
     free(k.q);

@@ -14,8 +14,7 @@ enum {
     FEW_ITEMS = 3, /* one sequence of a small model: as many items as KV heads */
     ITEMS = 16,
     LISTS = 3,
-    LIST_IDS = 240, /* of one query head */
-    RUNS = 33
+    LIST_IDS = 240 /* of one query head */
 };
 
 struct selection {
@@ -27,8 +26,6 @@ struct selection {
     void *scratch;
     size_t scratch_bytes;
 };
-
-typedef enum qy_status (*kernel_fn)(struct selection *s, struct qy_device *dev);
 
 static enum qy_status pool(struct selection *s, struct qy_device *dev, uint32_t n_items)
 {
@@ -46,14 +43,16 @@ static enum qy_status pool(struct selection *s, struct qy_device *dev, uint32_t 
     return qy_device_pool(dev, items, n_items);
 }
 
-static enum qy_status pool_few(struct selection *s, struct qy_device *dev)
+static enum qy_status pool_few(void *data, struct qy_device *dev, uint32_t run)
 {
-    return pool(s, dev, FEW_ITEMS);
+    (void)run;
+    return pool(data, dev, FEW_ITEMS);
 }
 
-static enum qy_status pool_many(struct selection *s, struct qy_device *dev)
+static enum qy_status pool_many(void *data, struct qy_device *dev, uint32_t run)
 {
-    return pool(s, dev, ITEMS);
+    (void)run;
+    return pool(data, dev, ITEMS);
 }
 
 static enum qy_status topk(struct selection *s, struct qy_device *dev, uint32_t n_items, uint32_t n,
@@ -75,29 +74,35 @@ static enum qy_status topk(struct selection *s, struct qy_device *dev, uint32_t 
     return qy_device_topk(dev, items, n_items, &arena);
 }
 
-static enum qy_status topk_few(struct selection *s, struct qy_device *dev)
+static enum qy_status topk_few(void *data, struct qy_device *dev, uint32_t run)
 {
-    return topk(s, dev, FEW_ITEMS, TOKENS, TOKENS / 20, 0.0f);
+    (void)run;
+    return topk(data, dev, FEW_ITEMS, TOKENS, TOKENS / 20, 0.0f);
 }
 
-static enum qy_status topk_many(struct selection *s, struct qy_device *dev)
+static enum qy_status topk_many(void *data, struct qy_device *dev, uint32_t run)
 {
-    return topk(s, dev, ITEMS, TOKENS, TOKENS / 20, 0.0f);
+    (void)run;
+    return topk(data, dev, ITEMS, TOKENS, TOKENS / 20, 0.0f);
 }
 
-static enum qy_status topk_long(struct selection *s, struct qy_device *dev)
+static enum qy_status topk_long(void *data, struct qy_device *dev, uint32_t run)
 {
-    return topk(s, dev, FEW_ITEMS, LONG_TOKENS, LONG_TOKENS / 20, 0.0f);
+    (void)run;
+    return topk(data, dev, FEW_ITEMS, LONG_TOKENS, LONG_TOKENS / 20, 0.0f);
 }
 
-static enum qy_status topp_many(struct selection *s, struct qy_device *dev)
+static enum qy_status topp_many(void *data, struct qy_device *dev, uint32_t run)
 {
-    return topk(s, dev, ITEMS, TOKENS, TOKENS / 5, 0.9f);
+    (void)run;
+    return topk(data, dev, ITEMS, TOKENS, TOKENS / 5, 0.9f);
 }
 
-static enum qy_status unite(struct selection *s, struct qy_device *dev)
+static enum qy_status unite(void *data, struct qy_device *dev, uint32_t run)
 {
+    struct selection *s = data;
     struct qy_union_item items[ITEMS];
+    (void)run;
     for (uint32_t i = 0; i < ITEMS; i++) {
         items[i] = (struct qy_union_item){.lists = s->lists + (size_t)i * LISTS * LIST_IDS,
                                           .counts = s->counts,
@@ -160,36 +165,10 @@ static enum qy_status prepare(struct selection *s, struct qy_device *dev, struct
     return QY_OK;
 }
 
-static enum qy_status measure(struct selection *s, kernel_fn fn, struct qy_device *dev,
-                              const char *name, double bytes, double ceiling,
-                              struct qyi_bench_report *report, struct qy_error *err)
-{
-    uint64_t samples[RUNS];
-    for (uint32_t i = 0; i < RUNS + 2; i++) { /* two to warm up */
-        const uint64_t begin = qy_clock_ns();
-        const enum qy_status st = fn(s, dev);
-        if (st != QY_OK) {
-            return qy_error_set(err, st, "bench %s: %s", name, qy_status_name(st));
-        }
-        if (i >= 2) {
-            samples[i - 2] = qy_clock_ns() - begin;
-        }
-    }
-    qyi_bench_report(report, name, qyi_bench_median(samples, RUNS), bytes, ceiling, 0);
-    return QY_OK;
-}
-
-enum qy_status qyi_bench_selection(struct qy_device *solo, double ceiling_solo,
-                                   struct qy_device *team, double ceiling,
-                                   struct qyi_bench_report *report, struct qy_error *err)
+enum qy_status qyi_bench_selection(struct qyi_bench_target *target, struct qy_error *err)
 {
     const double few = FEW_ITEMS, many = ITEMS, head = TOKENS * 4.0;
-    const struct {
-        const char *name;
-        kernel_fn fn;
-        int solo;
-        double bytes;
-    } list[] = {
+    const struct qyi_bench_kernel list[] = {
         {"pool g=3 16 x 8192, 1 thread", pool_many, 1, many * GROUP * head},
         {"pool g=3 16 x 8192, team", pool_many, 0, many * GROUP * head},
         {"pool g=3 3 x 8192, team", pool_few, 0, few * GROUP * head},
@@ -204,10 +183,9 @@ enum qy_status qyi_bench_selection(struct qy_device *solo, double ceiling_solo,
         {"union 16 x 3 x 240 ids, team", unite, 0, many * LISTS * LIST_IDS * 4},
     };
     struct selection s = {.scores = NULL};
-    enum qy_status st = prepare(&s, team, err);
-    for (size_t i = 0; st == QY_OK && i < sizeof list / sizeof list[0] && !qyi_interrupted(); i++) {
-        st = measure(&s, list[i].fn, list[i].solo ? solo : team, list[i].name, list[i].bytes,
-                     list[i].solo ? ceiling_solo : ceiling, report, err);
+    enum qy_status st = prepare(&s, target->team, err);
+    if (st == QY_OK) {
+        st = qyi_bench_measure_all(target, list, sizeof list / sizeof list[0], &s, err);
     }
     free(s.scores);
     free(s.shares);
