@@ -2,6 +2,9 @@
 /*
  * Opening a device by its spec, and its memory. Kernels are in gpu/host/. Only the host backend
  * is built; a spec of another backend is refused by name.
+ *
+ * "host-discrete:<bytes>" is the host with memory of its own in name: the bytes are what the cache
+ * may take. Weights and activations come on top, so that they limit nothing here.
  */
 #include <stdio.h>
 #include <string.h>
@@ -9,17 +12,53 @@
 #include "gpu/host/dense.h"
 #include "gpu/host/host.h"
 
+static const char discrete[] = "host-discrete";
+
+/* What stands before memory that was handed out. */
+struct header {
+    _Alignas(64) size_t bytes;
+};
+
+/* limit: 0 of "host", the bytes of "host-discrete:<bytes>". */
+static enum qy_status parse_spec(const char *spec, uint64_t *limit, struct qy_error *err)
+{
+    const size_t length = sizeof discrete - 1;
+    *limit = 0;
+    if (strcmp(spec, "host") == 0) {
+        return QY_OK;
+    }
+    if (strncmp(spec, discrete, length) != 0 || (spec[length] != ':' && spec[length] != '\0')) {
+        return qy_error_set(err, QY_ERR_UNSUPPORTED,
+                            "device '%s': no such backend in this build; have: host, "
+                            "host-discrete:<bytes>; use device 'host'",
+                            spec);
+    }
+    if (spec[length] == '\0' || qy_parse_size(spec + length + 1, limit) != 0 || *limit == 0) {
+        return qy_error_set(err, QY_ERR_CONFIG,
+                            "device '%s': no size; host-discrete:<bytes> is accepted, with bytes "
+                            "of at least 1 as in 512M or 2G (K, M, G, T of 1024); say how much "
+                            "device memory the cache may take",
+                            spec);
+    }
+    return QY_OK;
+}
+
+static enum qy_status check_link(const struct qy_link *link, struct qy_error *err)
+{
+    if (!(link->gbps >= 0 && link->gbps <= 1e6) || link->copy_ns > UINT64_C(1000000000)) {
+        return qy_error_set(err, QY_ERR_INVALID,
+                            "device: link of '%g' GB/s and '%llu' ns a copy; 0 (not limited) to "
+                            "1000000 GB/s and up to a second a copy are accepted",
+                            link->gbps, (unsigned long long)link->copy_ns);
+    }
+    return QY_OK;
+}
+
 static enum qy_status check_params(const struct qy_runtime *rt,
                                    const struct qy_device_params *params, struct qy_error *err)
 {
     if (!rt || !params || !params->spec) {
         return qy_error_set(err, QY_ERR_INVALID, "device: no runtime, parameters or spec given");
-    }
-    if (strcmp(params->spec, "host") != 0) {
-        return qy_error_set(err, QY_ERR_UNSUPPORTED,
-                            "device '%s': no such backend in this build; have: host; "
-                            "use device 'host'",
-                            params->spec);
     }
     if (params->max_m == 0) {
         return qy_error_set(err, QY_ERR_INVALID,
@@ -41,7 +80,14 @@ static enum qy_status check_params(const struct qy_runtime *rt,
 enum qy_status qy_device_open(const struct qy_runtime *rt, const struct qy_device_params *params,
                               struct qy_device **dev, struct qy_error *err)
 {
+    uint64_t limit = 0;
     enum qy_status st = check_params(rt, params, err);
+    if (st == QY_OK) {
+        st = parse_spec(params->spec, &limit, err);
+    }
+    if (st == QY_OK) {
+        st = check_link(&params->link, err);
+    }
     if (st != QY_OK) {
         return st;
     }
@@ -61,9 +107,12 @@ enum qy_status qy_device_open(const struct qy_runtime *rt, const struct qy_devic
         return st;
     }
     d->caps.kernels = qy_cpu_level_name(d->level);
-    d->caps.unified = 1;
+    d->caps.unified = limit == 0;
     d->caps.alignment = 64;
-    snprintf(d->caps.name, sizeof d->caps.name, "host (%s)", d->caps.kernels);
+    snprintf(d->caps.name, sizeof d->caps.name, "host%s (%s)", limit == 0 ? "" : ", discrete",
+             d->caps.kernels);
+    d->memory.limit = limit;
+    d->link = params->link;
     *dev = d;
     return QY_OK;
 }
@@ -85,19 +134,34 @@ const struct qy_device_caps *qy_device_caps(const struct qy_device *dev)
 enum qy_status qy_device_alloc(struct qy_device *dev, size_t bytes, void **ptr,
                                struct qy_error *err)
 {
-    void *p = qy_alloc_zero(&dev->rt->mem, bytes ? bytes : 1);
-    if (!p) {
+    struct header *header = NULL;
+    if (bytes <= SIZE_MAX - sizeof *header - 1) {
+        header = qy_alloc_zero(&dev->rt->mem, sizeof *header + (bytes ? bytes : 1));
+    }
+    if (!header) {
         return qy_error_set(err, QY_ERR_NOMEM, "device 'host': no memory for %zu bytes", bytes);
     }
-    *ptr = p;
+    header->bytes = bytes;
+    dev->memory.used += bytes;
+    if (dev->memory.used > dev->memory.peak) {
+        dev->memory.peak = dev->memory.used;
+    }
+    *ptr = header + 1;
     return QY_OK;
 }
 
 void qy_device_free(struct qy_device *dev, void *ptr)
 {
-    if (dev) {
-        qy_free(&dev->rt->mem, ptr);
+    if (dev && ptr) {
+        struct header *header = (struct header *)ptr - 1;
+        dev->memory.used -= header->bytes;
+        qy_free(&dev->rt->mem, header);
     }
+}
+
+void qy_device_memory(const struct qy_device *dev, struct qy_device_memory *memory)
+{
+    *memory = dev->memory;
 }
 
 enum qy_status qyi_scratch_reserve(struct qy_device *dev, size_t bytes)

@@ -12,6 +12,8 @@
 #ifndef QY_GPU_HOST_HOST_H
 #define QY_GPU_HOST_HOST_H
 
+#include <stdatomic.h>
+
 #include "gpu/gpu.h"
 
 /* How many tensor types there are: the places of qy_tensor_type_at. */
@@ -67,6 +69,10 @@ struct qy_device {
     uint64_t packed_left;          /* bytes that packed copies may still take */
     void *scratch;                 /* of dense products; grown when a weight opens */
     size_t scratch_bytes;
+    struct qy_device_memory memory;
+    struct qy_link link;
+    _Atomic uint64_t link_free[2]; /* by enum qy_direction: when the link is next free; shared by
+                                      the engines of all streams (copy_engine.c) */
 };
 
 /* Makes dev->scratch at least bytes large; its contents are lost. [setup] [alloc] */
