@@ -93,3 +93,22 @@ enum qy_status qyi_learnt_check(const struct qy_policy_params *params, const cha
     }
     return QY_OK;
 }
+
+enum qy_status qyi_learnt_select(const struct qy_runtime *rt, const struct qy_policy *policy,
+                                 qyi_learnt_select_fn select, const struct qy_select_item *items,
+                                 uint32_t n_items, struct qy_arena *arena)
+{
+    const uint32_t step = qyi_learnt_items(rt, n_items);
+
+    for (uint32_t first = 0; first < n_items; first += step) {
+        const uint32_t n = n_items - first < step ? n_items - first : step;
+        const size_t mark = qy_arena_mark(arena);
+        const enum qy_status st = select(policy, items + first, n, arena);
+
+        qy_arena_rewind(arena, mark);
+        if (st != QY_OK) {
+            return st;
+        }
+    }
+    return QY_OK;
+}

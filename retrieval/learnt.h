@@ -33,6 +33,23 @@ static inline uint32_t qyi_learnt_batch(const struct qy_runtime *rt)
 {
     return 2 * qy_team_size(rt->team);
 }
+/* Items of n_items that are selected together: few too, so that the scratch stays bounded. */
+static inline uint32_t qyi_learnt_items(const struct qy_runtime *rt, uint32_t n_items)
+{
+    const uint32_t most = qyi_learnt_batch(rt);
+
+    return n_items < most ? n_items : most;
+}
+typedef enum qy_status (*qyi_learnt_select_fn)(const struct qy_policy *policy,
+                                               const struct qy_select_item *items, uint32_t n,
+                                               struct qy_arena *arena);
+/* Calls select for so many items at a time, until it fails. What a call takes from the arena is given
+ * back after it. */
+QY_MUST enum qy_status qyi_learnt_select(const struct qy_runtime *rt,
+                                         const struct qy_policy *policy,
+                                         qyi_learnt_select_fn select,
+                                         const struct qy_select_item *items, uint32_t n_items,
+                                         struct qy_arena *arena);
 
 static inline size_t qyi_learnt_pad(size_t bytes)
 {

@@ -31,7 +31,7 @@
 
 #include <math.h>
 
-enum { ALIGN = 64, ITEMS_PER_THREAD = 2 };
+enum { ALIGN = 64 };
 
 struct qy_policy {
     struct qy_policy_params params;
@@ -71,7 +71,7 @@ static enum qy_status clusters_open(const struct qy_policy_params *params,
     return QY_OK;
 }
 
-/* ---- select: a few items at a time, so that the scratch stays bounded ------------------------ */
+/* ---- select ---------------------------------------------------------------------------------- */
 
 /* Kernels' arguments, and what is kept between them. */
 struct work {
@@ -87,13 +87,6 @@ struct work {
 static uint32_t group_of(const struct qy_policy *policy)
 {
     return policy->params.n_heads / policy->params.n_kv_heads;
-}
-
-static uint32_t batch_items(const struct qy_policy *policy, uint32_t n_items)
-{
-    const uint32_t most = ITEMS_PER_THREAD * qy_team_size(policy->params.rt->team);
-
-    return n_items < most ? n_items : most;
 }
 
 /* Clusters that a sequence of up to max_n tokens may have. */
@@ -116,7 +109,7 @@ static size_t item_bytes(uint32_t group, size_t units, size_t clusters, size_t r
 
 static size_t clusters_scratch(const struct qy_policy *policy, uint32_t n_items, uint32_t max_n)
 {
-    const uint32_t n = batch_items(policy, n_items);
+    const uint32_t n = qyi_learnt_items(policy->params.rt, n_items);
     const uint32_t group = group_of(policy);
     const size_t clusters = most_clusters(policy, max_n);
     const size_t heads = sizeof(struct qy_score_item) * 2 + sizeof(struct qy_pool_item) +
@@ -264,24 +257,27 @@ static enum qy_status estimate(struct work *w, struct qy_arena *arena)
                             : QY_OK;
 }
 
-static enum qy_status select_batch(struct work *w, struct qy_arena *arena)
+static enum qy_status select_batch(const struct qy_policy *policy,
+                                   const struct qy_select_item *items, uint32_t n,
+                                   struct qy_arena *arena)
 {
-    const struct qy_policy_params *p = &w->policy->params;
-    enum qy_status st = work_take(w, arena);
+    const struct qy_policy_params *p = &policy->params;
+    struct work w = {.policy = policy, .items = items, .n = n};
+    enum qy_status st = work_take(&w, arena);
 
-    for (uint32_t i = 0; st == QY_OK && i < w->n; i++) {
-        st = item_take(w, i, arena);
+    for (uint32_t i = 0; st == QY_OK && i < w.n; i++) {
+        st = item_take(&w, i, arena);
     }
     if (st == QY_OK) {
-        st = qy_device_score(p->dev, w->scores, w->n_scores, p->scale);
+        st = qy_device_score(p->dev, w.scores, w.n_scores, p->scale);
     }
     if (st == QY_OK) {
-        qy_team_run(p->rt->team, mask_run, w);
-        st = qy_device_pool(p->dev, w->pools, w->n);
+        qy_team_run(p->rt->team, mask_run, &w);
+        st = qy_device_pool(p->dev, w.pools, w.n);
     }
     if (st == QY_OK) {
-        qy_team_run(p->rt->team, choose_run, w);
-        st = estimate(w, arena);
+        qy_team_run(p->rt->team, choose_run, &w);
+        st = estimate(&w, arena);
     }
     return st;
 }
@@ -289,21 +285,7 @@ static enum qy_status select_batch(struct work *w, struct qy_arena *arena)
 static enum qy_status clusters_select(struct qy_policy *policy, const struct qy_select_item *items,
                                       uint32_t n_items, struct qy_arena *arena)
 {
-    const uint32_t step = batch_items(policy, n_items);
-
-    for (uint32_t first = 0; first < n_items; first += step) {
-        struct work w = {.policy = policy,
-                         .items = items + first,
-                         .n = n_items - first < step ? n_items - first : step};
-        const size_t mark = qy_arena_mark(arena);
-        const enum qy_status st = select_batch(&w, arena);
-
-        qy_arena_rewind(arena, mark);
-        if (st != QY_OK) {
-            return st;
-        }
-    }
-    return QY_OK;
+    return qyi_learnt_select(policy->params.rt, policy, select_batch, items, n_items, arena);
 }
 
 static enum qy_status clusters_prepare(struct qy_policy *policy,

@@ -20,7 +20,7 @@
 #include "retrieval/faiss_merge.h"
 #include "retrieval/learnt.h"
 
-enum { ALIGN = 64, ITEMS_PER_THREAD = 2, TRY_AT_MOST = 1024, TRY_POINTS = 64 };
+enum { ALIGN = 64, TRY_AT_MOST = 1024, TRY_POINTS = 64 };
 
 struct sequence {
     uint32_t first, end; /* tokens that are in the indexes       */
@@ -236,7 +236,7 @@ static void faiss_forget(struct qy_policy *policy, uint32_t sequence, uint32_t n
     }
 }
 
-/* ---- select: a few items at a time, so that the scratch stays bounded ---------------------------- */
+/* ---- select -------------------------------------------------------------------------------------- */
 
 struct work {
     const struct qy_policy *policy;
@@ -249,16 +249,9 @@ struct work {
     int *codes;
 };
 
-static uint32_t batch_items(const struct qy_policy *policy, uint32_t n_items)
-{
-    const uint32_t most = ITEMS_PER_THREAD * qy_team_size(policy->params.rt->team);
-
-    return n_items < most ? n_items : most;
-}
-
 static size_t faiss_scratch(const struct qy_policy *policy, uint32_t n_items, uint32_t max_n)
 {
-    const uint32_t n = batch_items(policy, n_items);
+    const uint32_t n = qyi_learnt_items(policy->params.rt, n_items);
     const uint32_t group = policy->params.n_heads / policy->params.n_kv_heads;
     const size_t lists = qyi_learnt_pad((size_t)group * max_n * sizeof(float)) +
                          qyi_learnt_pad((size_t)group * max_n * sizeof(int64_t));
@@ -334,34 +327,37 @@ static void search_run(void *arg, uint32_t thread, uint32_t n_threads)
     }
 }
 
-static enum qy_status select_batch(struct work *w, struct qy_arena *arena)
+static enum qy_status select_batch(const struct qy_policy *policy,
+                                   const struct qy_select_item *items, uint32_t n,
+                                   struct qy_arena *arena)
 {
-    const struct qy_policy_params *p = &w->policy->params;
+    const struct qy_policy_params *p = &policy->params;
+    struct work w = {.policy = policy, .items = items, .n = n};
     enum qy_status st = QY_OK;
 
-    w->found = qy_arena_take(arena, w->n * sizeof(*w->found), ALIGN);
-    w->scores = qy_arena_take(arena, w->n * sizeof(*w->scores), ALIGN);
-    w->labels = qy_arena_take(arena, w->n * sizeof(*w->labels), ALIGN);
-    w->topk = qy_arena_take(arena, w->n * sizeof(*w->topk), ALIGN);
-    w->codes = qy_arena_take(arena, w->n * sizeof(*w->codes), ALIGN);
-    if (!w->found || !w->scores || !w->labels || !w->topk || !w->codes) {
+    w.found = qy_arena_take(arena, w.n * sizeof(*w.found), ALIGN);
+    w.scores = qy_arena_take(arena, w.n * sizeof(*w.scores), ALIGN);
+    w.labels = qy_arena_take(arena, w.n * sizeof(*w.labels), ALIGN);
+    w.topk = qy_arena_take(arena, w.n * sizeof(*w.topk), ALIGN);
+    w.codes = qy_arena_take(arena, w.n * sizeof(*w.codes), ALIGN);
+    if (!w.found || !w.scores || !w.labels || !w.topk || !w.codes) {
         return QY_ERR_NOMEM;
     }
-    for (uint32_t i = 0; st == QY_OK && i < w->n; i++) {
-        st = item_take(w, i, arena);
+    for (uint32_t i = 0; st == QY_OK && i < w.n; i++) {
+        st = item_take(&w, i, arena);
     }
     if (st != QY_OK) {
         return st;
     }
-    qy_team_run(p->rt->team, search_run, w);
-    for (uint32_t i = 0; i < w->n; i++) {
-        st = w->codes[i] != 0 ? QY_ERR_UNSUPPORTED : st;
+    qy_team_run(p->rt->team, search_run, &w);
+    for (uint32_t i = 0; i < w.n; i++) {
+        st = w.codes[i] != 0 ? QY_ERR_UNSUPPORTED : st;
     }
     if (st == QY_OK) {
-        st = qy_device_topk(p->dev, w->topk, w->n, arena);
+        st = qy_device_topk(p->dev, w.topk, w.n, arena);
     }
-    for (uint32_t i = 0; st == QY_OK && i < w->n; i++) {
-        *w->items[i].n_ids = qyi_faiss_keep(&w->found[i], w->items[i].ids, *w->items[i].n_ids);
+    for (uint32_t i = 0; st == QY_OK && i < w.n; i++) {
+        *w.items[i].n_ids = qyi_faiss_keep(&w.found[i], w.items[i].ids, *w.items[i].n_ids);
     }
     return st;
 }
@@ -369,21 +365,7 @@ static enum qy_status select_batch(struct work *w, struct qy_arena *arena)
 static enum qy_status faiss_select(struct qy_policy *policy, const struct qy_select_item *items,
                                    uint32_t n_items, struct qy_arena *arena)
 {
-    const uint32_t step = batch_items(policy, n_items);
-
-    for (uint32_t first = 0; first < n_items; first += step) {
-        struct work w = {.policy = policy,
-                         .items = items + first,
-                         .n = n_items - first < step ? n_items - first : step};
-        const size_t mark = qy_arena_mark(arena);
-        const enum qy_status st = select_batch(&w, arena);
-
-        qy_arena_rewind(arena, mark);
-        if (st != QY_OK) {
-            return st;
-        }
-    }
-    return QY_OK;
+    return qyi_learnt_select(policy->params.rt, policy, select_batch, items, n_items, arena);
 }
 
 const struct qy_policy_ops qyi_policy_faiss = {
