@@ -197,6 +197,37 @@ void qy_cache_cost(const struct qy_cache *cache, struct qy_cache_cost *cost);
 void qy_cache_audit(const struct qy_cache *cache, uint32_t layer, struct qy_audit_sums *sums);
 void qy_cache_stats_reset(struct qy_cache *cache); /* counters and times, not what is in use */
 
+/* ---- eviction on paper ----------------------------------------------------------------------- */
+
+/* What the steps of one sequence attended to (qy_cache_params.on_selection). List (step, layer, KV
+ * head) is ids[begins[i]] .. ids[begins[i + 1]], ascending, i = (step * n_layers + layer) *
+ * n_kv_heads + kv_head; empty where all rows were attended. Everything is borrowed. */
+struct qy_selection_trace {
+    uint32_t n_steps, n_layers, n_kv_heads;
+    uint32_t max_tokens;    /* ids are below                          */
+    uint32_t sinks, window; /* ids below sinks, and the last ones, were not chosen by the policy */
+    uint32_t n_tokens;      /* of the first step, its new token included; one more at each step  */
+    const uint32_t *ids;
+    const uint64_t *begins; /* [n_steps * n_layers * n_kv_heads + 1] */
+};
+struct qy_replay_params {
+    enum qy_eviction eviction;
+    uint32_t slots;   /* of a layer, shared by its KV heads */
+    uint32_t warm_up; /* first steps, not counted           */
+};
+struct qy_replay_result {
+    uint64_t rows, hits;               /* asked for; of them, on the device already          */
+    uint64_t chosen_rows, chosen_hits; /* without sinks and window                           */
+    uint64_t taken; /* rows that got a slot; a miss does not when all are pinned */
+    uint64_t begin_ns, find_ns, take_ns; /* one thread: of all steps' beginnings, rows, taken */
+};
+/* What a residency cache would have done with a trace: nothing is moved. QY_ERR_INVALID: the trace
+ * names a row that is not below max_tokens, or lists are not in order. [alloc] */
+QY_MUST enum qy_status qy_residency_replay(const struct qy_allocator *mem,
+                                           const struct qy_selection_trace *trace,
+                                           const struct qy_replay_params *params,
+                                           struct qy_replay_result *result, struct qy_error *err);
+
 #pragma GCC visibility pop
 #ifdef __cplusplus
 }
