@@ -56,5 +56,6 @@ QY_MUST enum qy_status qyi_bench_decode(struct qyi_app *app, struct qy_error *er
 /* bench decode --shape: layers without a model. Its options are checked. */
 QY_MUST enum qy_status qyi_bench_shape(struct qyi_app *app, struct qy_error *err);
 QY_MUST enum qy_status qyi_bench_kernels(struct qyi_app *app, struct qy_error *err);
+QY_MUST enum qy_status qyi_bench_link(struct qyi_app *app, struct qy_error *err);
 
 #endif

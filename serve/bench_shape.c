@@ -66,7 +66,8 @@ static enum qy_status open_cache(struct qyi_shape_bench *b, struct qy_error *err
     const uint32_t batch = (uint32_t)args->batch, d = b->shape.head_dim;
     const struct qy_device_params device = {.spec = b->app->program.device,
                                             .deterministic = b->app->program.deterministic,
-                                            .max_m = batch};
+                                            .max_m = batch,
+                                            .link = qyi_link(b->app)};
     for (uint32_t i = 0; i < d / 2; i++) {
         b->inv_freq[i] = (float)pow(ROPE_BASE, -2.0 * i / d);
     }

@@ -81,8 +81,9 @@ void qyi_bench_report(struct qyi_bench_report *report, const char *name, uint64_
 int qyi_cmd_bench(struct qyi_app *app)
 {
     struct qy_error err = {0};
-    const enum qy_status st = strcmp(app->args->topic, "decode") == 0
-                                  ? qyi_bench_decode(app, &err)
-                                  : qyi_bench_kernels(app, &err);
+    const char *topic = app->args->topic;
+    const enum qy_status st = strcmp(topic, "decode") == 0 ? qyi_bench_decode(app, &err)
+                              : strcmp(topic, "link") == 0 ? qyi_bench_link(app, &err)
+                                                           : qyi_bench_kernels(app, &err);
     return st == QY_OK ? (qyi_interrupted() ? 130 : 0) : qyi_fail(&err);
 }

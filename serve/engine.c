@@ -27,6 +27,12 @@ static enum qy_status find_model(const struct qyi_app *app, char *path, size_t p
     return QY_OK;
 }
 
+struct qy_link qyi_link(const struct qyi_app *app)
+{
+    return (struct qy_link){.gbps = app->program.link_gbps,
+                            .copy_ns = (uint64_t)(app->program.link_copy_us * 1e3 + 0.5)};
+}
+
 /* retrieval.budget; auto is the policy's own. */
 static enum qy_status choose_budget(struct qyi_engine *engine, struct qy_error *err)
 {
@@ -97,7 +103,8 @@ enum qy_status qyi_engine_open_model(struct qyi_engine *engine,
     const struct qy_device_params device = {.spec = app->program.device,
                                             .compute = (enum qy_compute)app->program.compute,
                                             .deterministic = app->program.deterministic,
-                                            .max_m = params->max_step_tokens};
+                                            .max_m = params->max_step_tokens,
+                                            .link = qyi_link(app)};
     if (params->policy != NULL) {
         engine->policy = params->policy;
     }

@@ -62,7 +62,7 @@ const struct qyi_option *qyi_option_at(size_t i); /* NULL past the end */
 struct qyi_command_info {
     enum qyi_command command;
     const char *name, *synopsis, *help;
-    const char *topics; /* "ppl" | "decode|kernels" or NULL */
+    const char *topics; /* "ppl" | "decode|kernels|link" or NULL */
 };
 const struct qyi_command_info *qyi_command_at(size_t i);
 const struct qyi_command_info *qyi_command_info(enum qyi_command command);
@@ -78,6 +78,7 @@ struct qyi_settings {
     int compute;   /* enum qy_compute */
     int64_t chunk; /* tokens of one prefill step */
     char device[QY_SETTING_TEXT_BYTES];
+    double link_gbps, link_copy_us; /* 0: not limited */
     int deterministic;
     double temperature, top_p, min_p;
     int64_t top_k, seed;
@@ -137,6 +138,8 @@ struct qyi_engine_params {
     const struct qy_retrieval_settings *retrieval; /* kept */
 };
 
+/* What device.link_gbps and device.link_copy_us say. */
+struct qy_link qyi_link(const struct qyi_app *app);
 /* File, device and tokenizer; then the text can be tokenized and the size of the rest is known. */
 QY_MUST enum qy_status qyi_engine_open_file(struct qyi_app *app, struct qyi_engine *engine,
                                             struct qy_error *err);

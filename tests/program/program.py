@@ -280,6 +280,30 @@ class Others(Case):
         self.refused(2, r"'--shape': 'x' refused", "bench", "decode", "--shape", "x")
         self.refused(2, r"refused; the KV heads divide", *base, "--kv-heads", "2")
 
+    def test_bench_link_measures_both_ways_and_obeys_the_link(self):
+        for more in (("--device", "host"),
+                     ("--device", "host-discrete:64M", "--link-gbps", "2", "--set", "device.link_copy_us=100")):
+            with self.subTest(more=more):
+                out = self.json("bench", "link", *more)
+                rows = {row["name"]: row for row in out["results"]}
+                self.assertEqual(len(rows), 16)
+                self.assertLessEqual({"to device, 230 rows of 256 B", "to home, 230 rows of 256 B",
+                                      "to device, 16.0 MiB", "to home, 4.0 KiB"}, set(rows))
+                for row in rows.values():
+                    for key in ("p50_ns", "bytes", "gbps", "ceiling_gbps", "memcpy_gbps", "memcpy_team_gbps"):
+                        self.assertGreater(row[key], 0)
+                    if out["link_gbps"] > 0:
+                        self.assertIn("discrete", out["device"])
+                        self.assertGreaterEqual(row["p50_ns"], 100e3 + row["bytes"] / 2)
+                        self.assertLessEqual(row["ceiling_gbps"], 2)
+
+    def test_a_discrete_device_needs_its_size(self):
+        self.refused(2, r"'host-discrete': no size; host-discrete:<bytes> is accepted", "bench", "link",
+                     "--device", "host-discrete")
+        self.refused(2, r"'host-discrete:0'", "bench", "link", "--device", "host-discrete:0")
+        self.refused(2, r"'host-discrete:1M' has 1.0 MiB", "bench", "link", "--device", "host-discrete:1M")
+        self.refused(2, r"device.link_gbps", "bench", "link", "--link-gbps", "-1")
+
     def test_doctor_help_version(self):
         out = self.json("doctor")
         for key in ("cpu", "kernels", "libraries", "device", "ranks", "links", "warnings"):
