@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The trial of what pulling and pushing costs: magnitudes only, as others use the machine too. */
+#include "tests/support/test.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "offload/link_cost.h"
+#include "tests/support/fail_alloc.h"
+
+struct bed {
+    struct qy_runtime rt;
+    struct qy_device *dev;
+};
+
+static const struct qyi_link_shape f16_64 = {QY_ROW_F16, 64, 3};
+
+static void bed_open(struct bed *bed, const char *spec, struct qy_link link)
+{
+    const struct qy_device_params params = {.spec = spec, .max_m = 1, .link = link};
+
+    *bed = (struct bed){.rt = {.mem = qy_allocator_system()}};
+    qy_cpu_detect(&bed->rt.cpu);
+    assert_int_equal(qy_device_open(&bed->rt, &params, &bed->dev, NULL), QY_OK);
+}
+
+static struct qyi_plan_costs measure(const char *spec, struct qy_link link,
+                                     const struct qyi_link_shape *shape)
+{
+    struct qyi_plan_costs costs = {.reuse = 3.0, .shared_threads = 1};
+    struct qy_error err = {QY_OK, ""};
+    struct qy_device_memory memory;
+    struct bed bed;
+
+    bed_open(&bed, spec, link);
+    const uint64_t begin = qy_clock_ns();
+    assert_int_equal(qyi_link_cost_measure(&bed.rt.mem, bed.dev, shape, &costs, &err), QY_OK);
+    const double ms = (double)(qy_clock_ns() - begin) * 1e-6;
+    qy_device_memory(bed.dev, &memory);
+    assert_int_equal(memory.used, 0);
+    assert_true(memory.peak <= 4 << 20);
+    qy_device_close(bed.dev);
+    print_message("%s: %.1f ms: byte %.3f row %.1f copy %.0f, push %.0f + %.1f, pull %.1f ns\n",
+                  spec, ms, costs.link_byte_ns, costs.link_row_ns, costs.link_copy_ns,
+                  costs.push_ns, costs.push_row_ns, costs.pull_row_ns);
+    assert_true(costs.reuse == 3.0 && costs.shared_threads == 1);
+    return costs;
+}
+
+/* A row takes some of a nanosecond to some microseconds wherever it lies. */
+static void assert_sane(const struct qyi_plan_costs *c)
+{
+    assert_true(c->link_byte_ns >= 0.0 && c->link_byte_ns < 1e3);
+    assert_true(c->link_row_ns >= 0.0 && c->link_row_ns < 1e5);
+    assert_true(c->link_byte_ns * 256 + c->link_row_ns > 0.1);
+    assert_true(c->link_copy_ns > 0.0 && c->link_copy_ns < 1e9);
+    assert_true(c->push_ns >= 0.0 && c->push_ns < 1e8);
+    assert_true(c->push_row_ns > 0.1 && c->push_row_ns < 1e5);
+    assert_true(c->pull_row_ns > 0.1 && c->pull_row_ns < 1e5);
+}
+
+static void costs_are_positive_and_finite(void **state)
+{
+    static const struct qyi_link_shape shapes[] = {
+        {QY_ROW_F16, 64, 3}, {QY_ROW_F32, 256, 8}, {QY_ROW_F16, 80, 1}, {QY_ROW_F32, 6, 64}};
+    (void)state;
+
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+        const struct qyi_plan_costs costs =
+            measure("host-discrete:64M", (struct qy_link){0}, &shapes[i]);
+        assert_sane(&costs);
+    }
+    const struct qyi_plan_costs costs = measure("host", (struct qy_link){0}, &f16_64);
+    assert_sane(&costs);
+}
+
+/* 10^9 bytes per second: a nanosecond per byte, whatever the machine did in one trial of some. */
+static void byte_of_a_throttled_link_takes_its_time(void **state)
+{
+    double nearest = INFINITY;
+    (void)state;
+
+    for (int again = 0; again < 8 && nearest >= 0.3; again++) {
+        const struct qyi_plan_costs costs =
+            measure("host-discrete:64M", (struct qy_link){.gbps = 1.0}, &f16_64);
+
+        assert_sane(&costs);
+        nearest = fmin(nearest, fabs(costs.link_byte_ns - 1.0));
+    }
+    assert_true(nearest < 0.3);
+}
+
+static void command_of_a_slow_link_takes_its_time(void **state)
+{
+    (void)state;
+    const struct qyi_plan_costs costs =
+        measure("host-discrete:64M", (struct qy_link){.gbps = 4.0, .copy_ns = 2000000}, &f16_64);
+
+    assert_sane(&costs);
+    assert_true(costs.link_copy_ns > 1.8e6 && costs.link_copy_ns < 2e7);
+}
+
+static void failure_leaves_costs_and_memory_alone(void **state)
+{
+    const struct qyi_plan_costs before = {.link_byte_ns = 5.0, .push_ns = 7.0};
+    struct qy_error err = {QY_OK, ""};
+    struct bed bed;
+    (void)state;
+
+    bed_open(&bed, "host-discrete:64M", (struct qy_link){0});
+    for (long n = 0;; n++) {
+        struct fail_alloc f = {.fail_at = n};
+        struct qy_allocator mem = fail_alloc_make(&f);
+        struct qyi_plan_costs costs = before;
+        const enum qy_status st = qyi_link_cost_measure(&mem, bed.dev, &f16_64, &costs, &err);
+
+        assert_int_equal(f.live, 0);
+        if (st == QY_OK) {
+            assert_true(n > 3);
+            break;
+        }
+        assert_int_equal(st, QY_ERR_NOMEM);
+        assert_memory_equal(&costs, &before, sizeof(costs));
+    }
+    const struct qyi_link_shape odd = {QY_ROW_F16, 63, 3};
+    struct qyi_plan_costs costs = before;
+    assert_int_equal(qyi_link_cost_measure(&bed.rt.mem, bed.dev, &odd, &costs, &err),
+                     QY_ERR_INVALID);
+    assert_memory_equal(&costs, &before, sizeof(costs));
+    qy_device_close(bed.dev);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(costs_are_positive_and_finite),
+        cmocka_unit_test(byte_of_a_throttled_link_takes_its_time),
+        cmocka_unit_test(command_of_a_slow_link_takes_its_time),
+        cmocka_unit_test(failure_leaves_costs_and_memory_alone),
+    };
+
+    return cmocka_run_group_tests_name("unit.offload.link_cost", tests, NULL, NULL);
+}
