@@ -10,8 +10,8 @@
  *
  * The host device opened as discrete ("host-discrete:<bytes>") has device memory in name only: it
  * lies in host memory, but every row that a kernel reads was copied there, and the copies can be
- * slowed down to those of a link (struct qy_link). On a unified device copies work too, so that the
- * same code may be measured there.
+ * slowed down to those of a link (struct qy_link), which all streams of one direction share. On a
+ * unified device copies work too, so that the same code may be measured there.
  */
 #ifndef QY_GPU_COPIES_H
 #define QY_GPU_COPIES_H
@@ -72,8 +72,10 @@ QY_MUST enum qy_status qy_stream_query(const struct qy_stream *stream, struct qy
  * or stalled stream did not copy holds what it held before. [owner] [noalloc] */
 QY_MUST enum qy_status qy_stream_wait(struct qy_stream *stream, struct qy_event event,
                                       uint64_t timeout_ns);
-/* After a failure or a timeout: what is queued is given up, and the stream works again.
- * QY_ERR_TIMEOUT: the engine is inside a copy and does not come back. [owner] */
+/* After a failure or a timeout: what is queued is given up (until the next reset its events answer
+ * QY_ERR_DEVICE), and the stream works again.
+ * QY_ERR_TIMEOUT: the engine is inside a copy and does not come back; until a reset that returns
+ * QY_OK, the stream answers QY_ERR_DEVICE. [owner] */
 QY_MUST enum qy_status qy_stream_reset(struct qy_stream *stream, uint64_t timeout_ns);
 
 struct qy_stream_stats {

@@ -42,7 +42,7 @@ struct qy_device_params {
                                 loses accuracy (logits move by up to 0.5)                    */
     int deterministic;       /* dense products use one kernel and panel height whatever m      */
     uint32_t max_m;          /* largest m of a multiply                                     */
-    struct qy_link link;     /* host-discrete: what its copies are slowed down to            */
+    struct qy_link link;     /* what the copies of its streams are slowed down to            */
 };
 
 struct qy_device_caps {
