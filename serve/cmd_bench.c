@@ -82,8 +82,9 @@ int qyi_cmd_bench(struct qyi_app *app)
 {
     struct qy_error err = {0};
     const char *topic = app->args->topic;
-    const enum qy_status st = strcmp(topic, "decode") == 0 ? qyi_bench_decode(app, &err)
-                              : strcmp(topic, "link") == 0 ? qyi_bench_link(app, &err)
-                                                           : qyi_bench_kernels(app, &err);
+    const enum qy_status st = strcmp(topic, "decode") == 0      ? qyi_bench_decode(app, &err)
+                              : strcmp(topic, "link") == 0      ? qyi_bench_link(app, &err)
+                              : strcmp(topic, "residency") == 0 ? qyi_bench_residency(app, &err)
+                                                                : qyi_bench_kernels(app, &err);
     return st == QY_OK ? (qyi_interrupted() ? 130 : 0) : qyi_fail(&err);
 }

@@ -91,7 +91,9 @@ static enum qy_status open_cache(struct qyi_engine *engine, const struct qyi_eng
         .max_sequences = params->max_sequences,
         .max_tokens = engine->max_tokens,
         .max_step_tokens = params->max_step_tokens,
-        .total_tokens = params->total_tokens};
+        .total_tokens = params->total_tokens,
+        .on_selection = params->on_selection,
+        .selection_ctx = params->selection_ctx};
     return qy_cache_open(&cache, &engine->cache, err);
 }
 

@@ -136,6 +136,10 @@ struct qyi_engine_params {
     /* Instead of what the settings say; NULL: what they say. */
     const struct qy_policy_ops *policy;
     const struct qy_retrieval_settings *retrieval; /* kept */
+    /* Of the cache: struct qy_cache_params. */
+    void (*on_selection)(void *ctx, uint32_t sequence, uint32_t layer, uint32_t kv_head,
+                         const uint32_t *ids, uint32_t n);
+    void *selection_ctx;
 };
 
 /* What device.link_gbps and device.link_copy_us say. */

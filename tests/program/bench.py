@@ -7,7 +7,7 @@ usage: bench.py QUARRY MAKE_GGUF
 import sys
 import unittest
 
-from program import ENV, Case, tiny
+from program import ENV, TEXT, Case, tiny, write
 
 
 class Bench(Case):
@@ -52,6 +52,23 @@ class Bench(Case):
         self.refused(2, r"'host-discrete:0'", "bench", "link", "--device", "host-discrete:0")
         self.refused(2, r"'host-discrete:1M' has 1.0 MiB", "bench", "link", "--device", "host-discrete:1M")
         self.refused(2, r"device.link_gbps", "bench", "link", "--link-gbps", "-1")
+
+    def test_bench_residency(self):
+        path = write("t.txt", TEXT)
+        base = ("bench", "residency", "-m", tiny(), "--context", "300", "--set", "retrieval.min_tokens=0",
+                "--set", "cache.sinks=4", "--set", "cache.window=16")
+        out = self.json(*base, "-f", path, "--steps", "8", "--policy", "exact", "--budget", "24")
+        self.assertEqual(out["steps"], 8)
+        self.assertEqual([r["eviction"] for r in out["results"]], ["lru"] * 5 + ["lfu"] * 5 + ["clock"] * 5)
+        for rows in (out["results"][i:i + 5] for i in (0, 5, 10)):
+            self.assertEqual([r["capacity"] for r in rows], [1, 1.5, 2, 3, 4])
+            for row in rows:
+                self.assertTrue(0 < row["hit_rate"] < 1)  # the new row is never there
+                self.assertLessEqual(row["chosen_hit_rate"], 1)
+                self.assertGreater(row["find_ns"], 0)
+            self.assertGreaterEqual(rows[4]["hit_rate"], rows[0]["hit_rate"])
+        self.refused(2, r"needs -f FILE", *base)
+        self.refused(2, r"attended to all rows", *base, "-f", path, "--steps", "8", "--policy", "dense")
 
 
 if __name__ == "__main__":
