@@ -184,7 +184,9 @@ QY_MUST enum qy_status qy_device_append(struct qy_device *dev, const struct qy_a
  * bias [n] (NULL: none) is added to the scaled scores of every head: the natural logarithm of a
  * row's weight, for rows that stand for several tokens.
  * Scores are scaled by `scale`; softmax in f32. Rows are taken in fixed pieces in token order and
- * merged in that order by log-sum-exp, so the bits depend on the item alone, not on threads. */
+ * merged in that order by log-sum-exp, so the bits depend on the item alone, not on threads: items
+ * of the pieces, merged by qy_device_merge, give the same bits as one of them all. */
+enum { QY_ATTEND_PIECE = 256 }; /* rows */
 struct qy_attend_item {
     const float *q;
     struct qy_rows rows;

@@ -14,7 +14,7 @@
 #include "gpu/gpu.h"
 
 enum {
-    QYI_PIECE_ROWS = 256,  /* rows of one partial of decode attention: fixes the bits   */
+    QYI_PIECE_ROWS = QY_ATTEND_PIECE, /* rows of one partial of decode attention      */
     QYI_MAX_GROUP = 64,    /* query heads per KV head                                   */
     QYI_CHUNK_KEYS = 64,   /* rows of one step of prefill attention: fixes the bits     */
     QYI_CHUNK_LANES = 192, /* query rows (tokens x heads) that share one converted tile */
