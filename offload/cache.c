@@ -13,9 +13,8 @@ static enum qy_status check_params(const struct qy_cache_params *p, struct qy_er
 {
     const struct qy_cache_settings *s = &p->settings;
 
-    if (!p->rt || !p->dev || !qy_device_caps(p->dev)->unified) {
-        return qy_error_set(err, QY_ERR_UNSUPPORTED,
-                            "cache: the device must share memory with the host; open 'host'");
+    if (!p->rt || !p->dev) {
+        return qy_error_set(err, QY_ERR_INVALID, "cache: no runtime or device given");
     }
     if (p->max_sequences == 0 || p->max_sequences > MAX_SEQUENCES || p->max_tokens == 0 ||
         p->max_tokens > INT32_MAX || p->max_step_tokens == 0) {
@@ -89,10 +88,19 @@ static enum qy_status open_policy(struct qy_cache *cache, struct qy_error *err)
     return qyi_policy_open(p, &cache->policy, err);
 }
 
+static enum qy_status open_tier(struct qy_cache *cache, struct qy_error *err)
+{
+    struct qyi_tier_plan plan;
+    const enum qy_status st = qyi_tier_size(cache, qyi_reserve_scratch_bytes(cache), &plan, err);
+
+    return st == QY_OK ? qyi_tier_open(cache, &plan, err) : st;
+}
+
 /* Everything after the checks; on failure the caller closes what there is. */
 static enum qy_status open_parts(struct qy_cache *cache, struct qy_error *err)
 {
     struct qy_cache_params *p = &cache->params;
+    const int unified = qy_device_caps(cache->dev)->unified;
     enum qy_status st = open_policy(cache, err);
 
     if (st != QY_OK) {
@@ -109,7 +117,11 @@ static enum qy_status open_parts(struct qy_cache *cache, struct qy_error *err)
         return st;
     }
     st = qyi_reserve(cache, err);
-    if (st == QY_OK && p->policy->caps.skip_short && p->retrieval->min_tokens < 0) {
+    if (st == QY_OK && !unified) {
+        st = open_tier(cache, err);
+    }
+    /* where rows must be moved first, choosing always pays */
+    if (st == QY_OK && unified && p->policy->caps.skip_short && p->retrieval->min_tokens < 0) {
         st = qyi_cost_measure(cache, &cache->cost, err);
         cache->rule.min_tokens = cache->cost.min_tokens;
     }
@@ -157,6 +169,7 @@ void qy_cache_close(struct qy_cache *cache)
     }
     const struct qy_allocator *mem = &cache->rt->mem;
 
+    qyi_tier_close(cache);
     qyi_reserve_free(cache);
     qyi_home_close(&cache->home);
     if (cache->policy && cache->params.policy->close) {

@@ -11,6 +11,7 @@
 #include "offload/block.h"
 #include "offload/policy_open.h"
 #include "offload/selection.h"
+#include "offload/tier.h"
 
 struct qy_sequence {
     struct qy_cache *cache;
@@ -21,8 +22,16 @@ struct qy_sequence {
     uint32_t n_blocks;   /* held, the running step's included        */
     uint32_t n_sealed;   /* blocks 0 .. n_sealed - 1 are sealed      */
     uint32_t *blocks;    /* [max_blocks] ids in the home    */
-    uint8_t **addresses; /* [max_blocks]                    */
+    uint8_t **addresses; /* [max_blocks] where the rows are: the home, or a device block until the
+                            block is sealed                 */
+    uint8_t **homes;     /* [max_blocks] in the home; unified: addresses */
+    uint8_t **index;     /* [max_blocks] index bytes on the device; unified: addresses */
     int32_t *ids;        /* [max_tokens] token ids          */
+    /* Of a discrete device; see tier.h. */
+    uint8_t **device;     /* [max_blocks] device blocks, from device_from on; else NULL */
+    uint32_t device_from; /* blocks */
+    uint32_t n_sent;      /* blocks 0 .. n_sent - 1 are home, or on their way: by `sent` */
+    struct qy_event sent;
 };
 
 /* One slice of the running step, with what it attends to: the same for all layers. */
@@ -49,15 +58,33 @@ struct qyi_audit {
     struct qy_select_item *select; /* of the items                  */
 };
 
+/* A run of the step's slices, and their rows. */
+struct qyi_micro_batch {
+    uint32_t begin, end;
+    struct qy_row_range rows;
+};
+
+/* Which number of micro-batches steps faster: tried in turn; see micro_batch.c. */
+struct qyi_micro_choice {
+    uint32_t n_slices, n_steps; /* of the trial, or since it */
+    uint32_t chosen;            /* 0: trying                 */
+    uint64_t begin_ns;          /* of the running step       */
+    uint64_t least_ns[2];       /* of steps with 1 and 2     */
+};
+
 struct qyi_step {
     int active;
     int appended; /* the policy has seen new tokens of it */
     uint32_t n_slices, n_rows;
     uint32_t n_layers_done;
-    struct qyi_slice *slices;       /* [max_sequences]                  */
-    uint8_t *layer_done;            /* [n_layers]                       */
-    int32_t *positions;             /* [max_step_tokens]                */
-    float *rope_table;              /* [max_step_tokens][rope.dim]      */
+    uint32_t n_micro;
+    struct qyi_micro_batch micro[QY_MICRO_BATCHES];
+    uint32_t now; /* the micro-batch whose part of a layer runs */
+    struct qyi_micro_choice choice;
+    struct qyi_slice *slices; /* [max_sequences]                  */
+    uint8_t *layer_done;      /* [n_layers] bit i: micro-batch i started; bit 4 + i: finished */
+    int32_t *positions;       /* [max_step_tokens]                */
+    float *rope_table;        /* [max_step_tokens][rope.dim]      */
     struct qy_append_item *appends; /* [max_sequences * n_kv_heads], as the next six */
     struct qy_append_view *views;
     struct qy_select_item *selects;
@@ -79,6 +106,7 @@ struct qy_cache {
     struct qy_device *dev;
     struct qyi_layout layout;
     struct qyi_home home;
+    struct qyi_tier tier;
     struct qyi_selection_rule rule;
     struct qy_cache_cost cost; /* behind rule.min_tokens */
     struct qyi_audit audit;
@@ -118,8 +146,10 @@ static inline struct qy_slab qyi_sequence_index(const struct qy_sequence *seq, u
 {
     const struct qyi_layout *l = &seq->cache->layout;
 
-    return (struct qy_slab){.blocks = l->index_slab_bytes > 0 ? seq->addresses : NULL,
-                            .offset = qyi_layout_index_at(l, layer, kv_head),
+    const size_t before = seq->cache->tier.present ? l->index_at : 0;
+
+    return (struct qy_slab){.blocks = l->index_slab_bytes > 0 ? seq->index : NULL,
+                            .offset = qyi_layout_index_at(l, layer, kv_head) - before,
                             .shift = l->shift};
 }
 
@@ -148,6 +178,12 @@ static inline uint32_t *qyi_step_list(const struct qy_cache *cache, uint32_t sli
     const size_t place = (size_t)slice * cache->layout.n_kv_heads + head;
 
     return cache->step.ids + place * cache->ids_capacity;
+}
+
+/* The slices that the running part of a layer is about. */
+static inline const struct qyi_micro_batch *qyi_step_now(const struct qy_cache *cache)
+{
+    return &cache->step.micro[cache->step.now];
 }
 
 /* The queries of the group that reads KV head `head`, of the slice's first row. */
@@ -179,6 +215,7 @@ static inline void qyi_policy_forget(const struct qy_cache *cache, uint32_t slot
 
 /* reserve.c: what the memory of a step takes beside the blocks, and the reservations. */
 uint64_t qyi_reserve_bytes(const struct qy_cache *cache);
+size_t qyi_reserve_scratch_bytes(const struct qy_cache *cache); /* of them, device memory */
 QY_MUST enum qy_status qyi_reserve(struct qy_cache *cache, struct qy_error *err);
 void qyi_reserve_free(struct qy_cache *cache);
 
@@ -187,8 +224,8 @@ QY_MUST enum qy_status qyi_sequence_reserve(struct qy_sequence *seq, uint32_t n_
 /* Gives back the blocks that n_tokens do not need. clean: nothing was written to them. */
 void qyi_sequence_release(struct qy_sequence *seq, uint32_t n_tokens, int clean);
 
-/* integrity.c: seals the full blocks of a sequence of n_tokens tokens. [noalloc] */
-void qyi_sequence_seal(struct qy_sequence *seq);
+/* integrity.c: seals blocks n_sealed .. full - 1, which are full and home. [noalloc] */
+void qyi_sequence_seal(struct qy_sequence *seq, uint32_t full);
 /* Opens block i (the last sealed one to stay) again, as the tail. */
 void qyi_sequence_unseal(struct qy_sequence *seq, uint32_t n_sealed);
 
@@ -203,14 +240,30 @@ size_t qyi_fill_scratch(const struct qy_cache *cache);
  * blocks. */
 void qyi_step_leave(struct qy_cache *cache, int clean);
 
+/* micro_batch.c: cuts the slices of a planned step; and learns from its time when it ends. */
+void qyi_micro_batches_cut(struct qy_cache *cache);
+void qyi_micro_batches_end(struct qy_cache *cache);
+
+/* step_layer.c: of (slice, KV head): the item of a chunk; where the outputs of the group go, of the
+ * slice's first row; and the count of rows that a single token attended to. */
+struct qy_chunk_item qyi_chunk_item(const struct qy_cache *cache, uint32_t layer,
+                                    const struct qy_qkv *qkv, uint32_t slice, uint32_t head);
+float *qyi_group_out(const struct qy_cache *cache, const struct qy_qkv *qkv,
+                     const struct qyi_slice *slice, uint32_t head);
+void qyi_count_attended(struct qy_cache *cache, uint32_t layer, uint32_t n);
+
 /* step_layer.c, step_select.c: the parts of qy_step_attend. Encode is first for a policy that wants
- * keys before RoPE; then append, encode for the others, select, attend, audit. */
+ * keys before RoPE; then append, encode for the others, select, fetch, wait, attend, audit. */
 QY_MUST enum qy_status qyi_layer_encode(struct qy_cache *cache, uint32_t layer,
                                         const struct qy_qkv *qkv);
 QY_MUST enum qy_status qyi_layer_append(struct qy_cache *cache, uint32_t layer,
                                         const struct qy_qkv *qkv);
 QY_MUST enum qy_status qyi_layer_select(struct qy_cache *cache, uint32_t layer,
                                         const struct qy_qkv *qkv);
+QY_MUST enum qy_status qyi_layer_fetch(struct qy_cache *cache, uint32_t layer,
+                                       const struct qy_qkv *qkv);
+QY_MUST enum qy_status qyi_layer_wait(struct qy_cache *cache, uint32_t layer,
+                                      const struct qy_qkv *qkv);
 QY_MUST enum qy_status qyi_layer_attend(struct qy_cache *cache, uint32_t layer,
                                         const struct qy_qkv *qkv);
 QY_MUST enum qy_status qyi_layer_audit(struct qy_cache *cache, uint32_t layer,

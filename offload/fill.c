@@ -189,11 +189,20 @@ static enum qy_status fill_index(struct qy_cache *cache, const struct fill_job *
     return st;
 }
 
+/* Rows went straight to the homes, index bytes to the device: each gets what the other has. */
+static enum qy_status fill_device(struct qy_sequence *seq)
+{
+    const enum qy_status st = qyi_tier_bring_tail(seq);
+
+    return st == QY_OK ? qyi_tier_send_index(seq, seq->n_tokens >> seq->cache->layout.shift) : st;
+}
+
 enum qy_status qy_sequence_fill_random(struct qy_sequence *seq, uint32_t n, uint64_t seed)
 {
     struct qy_cache *cache = seq->cache;
 
-    if (seq->in_step || n > cache->params.max_tokens - seq->n_tokens) {
+    if (seq->in_step || n > cache->params.max_tokens - seq->n_tokens ||
+        (cache->tier.present && seq->n_tokens % cache->layout.block_tokens != 0)) {
         return QY_ERR_INVALID;
     }
     enum qy_status st = qyi_sequence_reserve(seq, seq->n_tokens + n);
@@ -208,15 +217,19 @@ enum qy_status qy_sequence_fill_random(struct qy_sequence *seq, uint32_t n, uint
     }
     qy_team_run(cache->rt->team, fill_slabs, &job);
     st = fill_index(cache, &job);
-    if (st != QY_OK) {
-        qyi_policy_forget(cache, seq->slot, seq->n_tokens);
-        qyi_sequence_release(seq, seq->n_tokens, 0);
-        return st;
-    }
     for (uint32_t i = 0; i < n; i++) {
         seq->ids[seq->n_tokens + i] = (int32_t)(next_random(&state) & 0xffff);
     }
     seq->n_tokens += n;
-    qyi_sequence_seal(seq);
+    if (st == QY_OK && cache->tier.present) {
+        st = fill_device(seq);
+    }
+    if (st != QY_OK) {
+        seq->n_tokens -= n;
+        qyi_policy_forget(cache, seq->slot, seq->n_tokens);
+        qyi_sequence_release(seq, seq->n_tokens, 0);
+        return st;
+    }
+    qyi_sequence_seal(seq, seq->n_tokens >> cache->layout.shift);
     return QY_OK;
 }

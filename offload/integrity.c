@@ -33,7 +33,7 @@ static void seal_slabs(void *arg, uint32_t thread, uint32_t n_threads)
 
     qy_team_range((size_t)job->n * l->n_sums, thread, n_threads, &begin, &end);
     for (size_t i = begin; i < end; i++) {
-        uint8_t *block = job->seq->addresses[job->first + i / l->n_sums];
+        uint8_t *block = job->seq->homes[job->first + i / l->n_sums];
         const size_t slab = i % l->n_sums;
 
         qyi_block_sums(l, block)[slab] = slab_sum(l, block, slab);
@@ -50,7 +50,7 @@ static void check_slabs(void *arg, uint32_t thread, uint32_t n_threads)
     qy_team_range((size_t)job->n * l->n_sums, thread, n_threads, &begin, &end);
     job->bad[thread] = SIZE_MAX;
     for (size_t i = begin; i < end; i++) {
-        uint8_t *block = job->seq->addresses[job->first + i / l->n_sums];
+        uint8_t *block = job->seq->homes[job->first + i / l->n_sums];
         const size_t slab = i % l->n_sums;
 
         if (qyi_block_sums(l, block)[slab] != slab_sum(l, block, slab)) {
@@ -70,10 +70,9 @@ static uint64_t chain_hash(const struct qy_sequence *seq, uint32_t i, uint64_t b
     return hash != 0 ? hash : 1;
 }
 
-void qyi_sequence_seal(struct qy_sequence *seq)
+void qyi_sequence_seal(struct qy_sequence *seq, uint32_t full)
 {
     const struct qyi_layout *l = &seq->cache->layout;
-    const uint32_t full = seq->n_tokens >> l->shift;
 
     if (full <= seq->n_sealed) {
         return;
@@ -83,13 +82,13 @@ void qyi_sequence_seal(struct qy_sequence *seq)
 
     uint64_t chain = 0;
     if (seq->n_sealed > 0) {
-        chain = qyi_block_footer(l, seq->addresses[seq->n_sealed - 1])->chain_hash;
+        chain = qyi_block_footer(l, seq->homes[seq->n_sealed - 1])->chain_hash;
     }
     for (; seq->n_sealed < full; seq->n_sealed++) {
         const uint32_t i = seq->n_sealed;
 
         chain = chain_hash(seq, i, chain);
-        *qyi_block_footer(l, seq->addresses[i]) =
+        *qyi_block_footer(l, seq->homes[i]) =
             (struct qyi_footer){.id = seq->blocks[i],
                                 .generation = seq->cache->home.generations[seq->blocks[i]],
                                 .chain_hash = chain,
@@ -103,7 +102,7 @@ void qyi_sequence_unseal(struct qy_sequence *seq, uint32_t n_sealed)
 
     for (; seq->n_sealed > n_sealed; seq->n_sealed--) {
         const uint32_t i = seq->n_sealed - 1;
-        struct qyi_footer *footer = qyi_block_footer(l, seq->addresses[i]);
+        struct qyi_footer *footer = qyi_block_footer(l, seq->homes[i]);
 
         footer->chain_hash = 0;
         footer->generation = ++seq->cache->home.generations[seq->blocks[i]];
@@ -115,7 +114,7 @@ uint64_t qy_sequence_block_hash(const struct qy_sequence *seq, uint32_t block)
     if (block >= seq->n_sealed) {
         return 0;
     }
-    return qyi_block_footer(&seq->cache->layout, seq->addresses[block])->chain_hash;
+    return qyi_block_footer(&seq->cache->layout, seq->homes[block])->chain_hash;
 }
 
 static enum qy_status verify_footers(const struct qy_sequence *seq, struct qy_error *err)
@@ -124,7 +123,7 @@ static enum qy_status verify_footers(const struct qy_sequence *seq, struct qy_er
     uint64_t chain = 0;
 
     for (uint32_t i = 0; i < seq->n_sealed; i++) {
-        const struct qyi_footer *f = qyi_block_footer(l, seq->addresses[i]);
+        const struct qyi_footer *f = qyi_block_footer(l, seq->homes[i]);
 
         chain = chain_hash(seq, i, chain);
         if (f->chain_hash != chain || f->n_slabs != l->n_slabs || f->id != seq->blocks[i] ||

@@ -32,13 +32,18 @@ enum qy_eviction {
 
 /* cache.block_tokens, cache.sinks, cache.window, cache.row_type, cache.host_bytes,
  * cache.device_bytes, cache.eviction */
+enum { QY_MICRO_BATCHES = 3 }; /* at most */
+
 struct qy_cache_settings {
     int64_t block_tokens; /* a power of two, 8..4096 */
     int64_t sinks, window;
-    int row_type;          /* enum qy_row_type        */
-    uint64_t host_bytes;   /* 0 = what the request needs, under the memory that is usable */
-    uint64_t device_bytes; /* rows, index and staging of a discrete device; 0 as above */
-    int eviction;          /* enum qy_eviction      */
+    int row_type;            /* enum qy_row_type        */
+    uint64_t host_bytes;     /* 0 = what the request needs, under the memory that is usable */
+    uint64_t device_bytes;   /* rows, index and staging of a discrete device; 0 as above */
+    int eviction;            /* enum qy_eviction      */
+    int overlap;             /* 0: pulls are waited for at once, one micro-batch */
+    int64_t micro_batches;   /* 1 .. QY_MICRO_BATCHES; 0: as measured */
+    int64_t copy_timeout_ms; /* a copy between home and device that takes longer has failed */
 };
 extern const struct qy_setting qy_cache_setting_rows[];
 extern const size_t qy_cache_setting_count;
@@ -102,7 +107,8 @@ QY_MUST enum qy_status qy_sequence_truncate(struct qy_sequence *seq, uint32_t n_
 QY_MUST enum qy_status qy_sequence_copy(struct qy_sequence *dst, const struct qy_sequence *src);
 /* Appends n tokens of random rows, with the index of them: for measurements of speed only. QY_AGAIN:
  * no room.
- * QY_ERR_INVALID: more than max_tokens, or a running step names it. [owner] */
+ * QY_ERR_INVALID: more than max_tokens, or a running step names it, or, on a discrete device, its last
+ * block is not full. [owner] */
 QY_MUST enum qy_status qy_sequence_fill_random(struct qy_sequence *seq, uint32_t n, uint64_t seed);
 /* Recomputes the checksums of all sealed blocks, and the chain of token ids. QY_ERR_CORRUPT names
  * block, layer and head. [owner] */
@@ -130,6 +136,15 @@ struct qy_step_slice {
  * and its failure refuses the step. [owner] [noalloc] but for prepare */
 QY_MUST enum qy_status qy_step_begin(struct qy_cache *cache, const struct qy_step_slice *slices,
                                      uint32_t n_slices, struct qy_error *err);
+/* A step may be run in micro-batches, runs of its slices: while the rows of one are on their way,
+ * another computes. How many the running step has (step.micro_batches), and its rows of each: the
+ * caller runs the fixed part of a layer (products, norms) on these rows alone. [owner] [noalloc] */
+uint32_t qy_step_micro_batches(const struct qy_cache *cache);
+struct qy_row_range {
+    uint32_t first, n;
+};
+struct qy_row_range qy_step_rows(const struct qy_cache *cache, uint32_t micro_batch);
+
 /* One layer. Rows are the slices' tokens in order, total m.
  *   q [m][stride] n_heads * head_dim at the start of each row, before RoPE; rotated in place
  *   k [m][stride] n_kv_heads * head_dim, before RoPE; rotated in place
@@ -146,6 +161,14 @@ struct qy_qkv {
 };
 QY_MUST enum qy_status qy_step_attend(struct qy_cache *cache, uint32_t layer,
                                       const struct qy_qkv *qkv);
+/* The same in two halves, for one micro-batch: start writes rows, chooses, and starts the pulls;
+ * finish waits for them and writes out. qkv names the rows of the whole step, as above; those of other
+ * micro-batches are not touched. q, k and v stay as they are until finish. A micro-batch finishes a
+ * layer before it starts the next one. Errors as above. [owner] [noalloc] */
+QY_MUST enum qy_status qy_step_attend_start(struct qy_cache *cache, uint32_t micro_batch,
+                                            uint32_t layer, const struct qy_qkv *qkv);
+QY_MUST enum qy_status qy_step_attend_finish(struct qy_cache *cache, uint32_t micro_batch,
+                                             uint32_t layer, const struct qy_qkv *qkv);
 /* Lengths advance; blocks that became full are sealed. QY_ERR_INVALID: a layer was not attended
  * (or failed); the step goes on, and qy_step_abort leaves it. [owner] [noalloc] */
 QY_MUST enum qy_status qy_step_end(struct qy_cache *cache);
@@ -159,6 +182,8 @@ enum qy_stage {
     QY_STAGE_ENCODE,  /* write index bytes                               */
     QY_STAGE_PREPARE, /* bring indexes learnt from a sequence up to date */
     QY_STAGE_SELECT,
+    QY_STAGE_FETCH, /* find chosen rows on the device, start to pull the others */
+    QY_STAGE_WAIT,  /* for rows under way                               */
     QY_STAGE_ATTEND,
     QY_STAGE_AUDIT,
     QY_STAGE_SEAL,
@@ -180,6 +205,12 @@ struct qy_cache_stats {
     uint64_t reserved_bytes; /* the pool                                        */
     uint32_t blocks_used, blocks_total;
     uint32_t sequences;
+    /* Of a discrete device; else 0. Rows of lists that may or may not be on the device (not those of
+     * open blocks): asked for, and found there. */
+    uint64_t rows_asked, rows_found;
+    uint64_t to_device_bytes, to_host_bytes; /* copied                                       */
+    uint64_t copy_failures;                  /* of copies home; they were done again       */
+    uint64_t device_reserved_bytes;          /* all that the cache took of the device        */
 };
 void qy_cache_stats(const struct qy_cache *cache, struct qy_cache_stats *stats);
 /* What choosing costs on this machine, per (sequence, KV head) with all threads at work, and from
@@ -195,6 +226,9 @@ void qy_cache_cost(const struct qy_cache *cache, struct qy_cache_cost *cost);
 /* What the audit saw in one layer since the reset (retrieval.audit_rate); layers that attend to all
  * are not looked at. */
 void qy_cache_audit(const struct qy_cache *cache, uint32_t layer, struct qy_audit_sums *sums);
+/* Changes step.overlap from the next step on: what movement takes alone can be measured with what it
+ * costs beside compute. [owner] */
+void qy_cache_set_overlap(struct qy_cache *cache, int overlap);
 void qy_cache_stats_reset(struct qy_cache *cache); /* counters and times, not what is in use */
 
 /* ---- eviction on paper ----------------------------------------------------------------------- */

@@ -25,6 +25,9 @@ static size_t arena_bytes(const struct qy_cache *cache)
         policy = p->policy->scratch(cache->policy, items, p->max_tokens) + ALIGN;
     }
     most = larger(most, policy + qyi_fill_scratch(cache));
+    if (!qy_device_caps(cache->dev)->unified) {
+        most += qyi_tier_pass_scratch(cache);
+    }
     if (cache->audit.rate > 0.0) {
         most = larger(most, qy_audit_scratch(cache->dev, items, cache->group, p->max_tokens));
     }
@@ -64,12 +67,18 @@ static size_t item_bytes(const struct qy_cache *cache)
            (cache->audit.rate > 0.0 ? audit : 0);
 }
 
+size_t qyi_reserve_scratch_bytes(const struct qy_cache *cache)
+{
+    return plan_scratch(cache).total;
+}
+
 uint64_t qyi_reserve_bytes(const struct qy_cache *cache)
 {
     const uint64_t n = cache->params.max_sequences;
+    const uint64_t tables = qy_device_caps(cache->dev)->unified ? 1 : 4;
 
     return plan_scratch(cache).total +
-           n * cache->max_blocks * (sizeof(uint32_t) + sizeof(uint8_t *)) +
+           n * cache->max_blocks * (sizeof(uint32_t) + tables * sizeof(uint8_t *)) +
            n * cache->params.max_tokens * sizeof(int32_t) +
            qyi_cache_items(cache) * item_bytes(cache);
 }
@@ -129,9 +138,21 @@ static int reserve_items(struct qy_cache *cache)
     return missing;
 }
 
+/* The tables of a sequence's blocks. On a unified device they are one. */
+static void name_tables(struct qy_sequence *seq, uint8_t **tables, int discrete)
+{
+    const size_t n = seq->cache->max_blocks;
+
+    seq->addresses = tables;
+    seq->homes = discrete ? tables + n : tables;
+    seq->index = discrete ? tables + 2 * n : tables;
+    seq->device = discrete ? tables + 3 * n : NULL;
+}
+
 enum qy_status qyi_reserve(struct qy_cache *cache, struct qy_error *err)
 {
     const size_t n = cache->params.max_sequences;
+    const size_t tables = qy_device_caps(cache->dev)->unified ? 1 : 4;
     const enum qy_status st = reserve_scratch(cache, err);
     int missing = 0;
 
@@ -141,7 +162,7 @@ enum qy_status qyi_reserve(struct qy_cache *cache, struct qy_error *err)
     cache->sequences = list(cache, n, sizeof(*cache->sequences), &missing);
     cache->block_ids = list(cache, n * cache->max_blocks, sizeof(*cache->block_ids), &missing);
     cache->block_addresses =
-        list(cache, n * cache->max_blocks, sizeof(*cache->block_addresses), &missing);
+        list(cache, n * tables * cache->max_blocks, sizeof(*cache->block_addresses), &missing);
     cache->token_ids =
         list(cache, n * cache->params.max_tokens, sizeof(*cache->token_ids), &missing);
     missing |= reserve_items(cache);
@@ -150,12 +171,13 @@ enum qy_status qyi_reserve(struct qy_cache *cache, struct qy_error *err)
                             "cache: out of memory for the lists of %zu sequences", n);
     }
     for (uint32_t i = 0; i < n; i++) {
-        cache->sequences[i] = (struct qy_sequence){
-            .cache = cache,
-            .slot = i,
-            .blocks = cache->block_ids + (size_t)i * cache->max_blocks,
-            .addresses = cache->block_addresses + (size_t)i * cache->max_blocks,
-            .ids = cache->token_ids + (size_t)i * cache->params.max_tokens};
+        cache->sequences[i] =
+            (struct qy_sequence){.cache = cache,
+                                 .slot = i,
+                                 .blocks = cache->block_ids + (size_t)i * cache->max_blocks,
+                                 .ids = cache->token_ids + (size_t)i * cache->params.max_tokens};
+        name_tables(&cache->sequences[i], cache->block_addresses + i * tables * cache->max_blocks,
+                    tables > 1);
     }
     return QY_OK;
 }

@@ -22,7 +22,7 @@
 
 #include "offload/offload.h"
 
-enum { QYI_NO_SLOT = UINT32_MAX };
+#define QYI_NO_SLOT UINT32_MAX
 
 struct qyi_residency;
 

@@ -6,6 +6,19 @@
 
 enum { COPY_PIECE_BYTES = 1 << 18 };
 
+/* Where rows and index bytes of new blocks up to n_blocks are, on a discrete device. The index has a
+ * place on the device for every block of the home. */
+static void name_blocks(struct qy_sequence *seq, uint32_t n_blocks)
+{
+    const struct qy_cache *cache = seq->cache;
+    const size_t index = (size_t)cache->layout.n_slabs * cache->layout.index_slab_bytes;
+
+    for (uint32_t b = seq->n_blocks; cache->tier.present && b < n_blocks; b++) {
+        seq->addresses[b] = seq->homes[b];
+        seq->index[b] = index > 0 ? cache->tier.index + seq->blocks[b] * index : NULL;
+    }
+}
+
 enum qy_status qyi_sequence_reserve(struct qy_sequence *seq, uint32_t n_tokens)
 {
     const uint32_t need = (uint32_t)qyi_layout_blocks(&seq->cache->layout, n_tokens);
@@ -13,10 +26,10 @@ enum qy_status qyi_sequence_reserve(struct qy_sequence *seq, uint32_t n_tokens)
     if (need <= seq->n_blocks) {
         return QY_OK;
     }
-    const enum qy_status st =
-        qyi_home_get(&seq->cache->home, need - seq->n_blocks, &seq->blocks[seq->n_blocks],
-                     &seq->addresses[seq->n_blocks]);
+    const enum qy_status st = qyi_home_get(&seq->cache->home, need - seq->n_blocks,
+                                           &seq->blocks[seq->n_blocks], &seq->homes[seq->n_blocks]);
     if (st == QY_OK) {
+        name_blocks(seq, need);
         seq->n_blocks = need;
     }
     return st;
@@ -26,9 +39,13 @@ void qyi_sequence_release(struct qy_sequence *seq, uint32_t n_tokens, int clean)
 {
     const uint32_t keep = (uint32_t)qyi_layout_blocks(&seq->cache->layout, n_tokens);
 
+    if (seq->cache->tier.present) {
+        qyi_tier_release(seq, keep);
+    }
     while (seq->n_blocks > keep) {
         seq->n_blocks--;
         qyi_home_put(&seq->cache->home, seq->blocks[seq->n_blocks], clean);
+        seq->homes[seq->n_blocks] = NULL;
         seq->addresses[seq->n_blocks] = NULL;
     }
 }
@@ -60,9 +77,13 @@ void qy_sequence_close(struct qy_sequence *seq)
         qy_step_abort(seq->cache);
     }
     qyi_policy_forget(seq->cache, seq->slot, 0);
+    if (seq->cache->tier.present && qyi_tier_forget(seq, 0) != QY_OK) {
+        return; /* the link is dead with a write under way: the slot and its blocks are lost */
+    }
     seq->n_sealed = 0;
     seq->n_tokens = 0;
     qyi_sequence_release(seq, 0, 0);
+    seq->device_from = 0;
     seq->is_open = 0;
     seq->cache->n_open--;
 }
@@ -77,16 +98,24 @@ enum qy_status qy_sequence_truncate(struct qy_sequence *seq, uint32_t n_tokens)
     if (n_tokens > seq->n_tokens || seq->in_step) {
         return QY_ERR_INVALID;
     }
-    const uint32_t full = n_tokens >> seq->cache->layout.shift;
+    struct qy_cache *cache = seq->cache;
+    const uint32_t full = n_tokens >> cache->layout.shift;
+    if (cache->tier.present) {
+        const enum qy_status st = qyi_tier_forget(seq, n_tokens);
+
+        if (st != QY_OK) {
+            return st;
+        }
+    }
     if (full < seq->n_sealed) {
         qyi_sequence_unseal(seq, full);
     }
     if (n_tokens < seq->n_tokens) {
-        qyi_policy_forget(seq->cache, seq->slot, n_tokens);
+        qyi_policy_forget(cache, seq->slot, n_tokens);
     }
     seq->n_tokens = n_tokens;
     qyi_sequence_release(seq, n_tokens, 0);
-    return QY_OK;
+    return cache->tier.present ? qyi_tier_bring_tail(seq) : QY_OK;
 }
 
 struct copy_job {
@@ -107,8 +136,8 @@ static void copy_pieces(void *arg, uint32_t thread, uint32_t n_threads)
         const size_t at = i % job->n_pieces * COPY_PIECE_BYTES;
         const size_t left = block_bytes - at;
 
-        memcpy(job->dst->addresses[i / job->n_pieces] + at,
-               job->src->addresses[i / job->n_pieces] + at,
+        memcpy(job->dst->homes[i / job->n_pieces] + at, job->src->homes[i / job->n_pieces] + at,
+
                left < COPY_PIECE_BYTES ? left : COPY_PIECE_BYTES);
     }
 }
@@ -121,7 +150,10 @@ enum qy_status qy_sequence_copy(struct qy_sequence *dst, const struct qy_sequenc
     if (dst == src || src->cache != cache || dst->n_tokens > 0 || dst->in_step || src->in_step) {
         return QY_ERR_INVALID;
     }
-    const enum qy_status st = qyi_sequence_reserve(dst, src->n_tokens);
+    enum qy_status st = cache->tier.present ? qyi_tier_settle((struct qy_sequence *)src, 1) : QY_OK;
+    if (st == QY_OK) {
+        st = qyi_sequence_reserve(dst, src->n_tokens);
+    }
     if (st != QY_OK) {
         return st;
     }
@@ -130,10 +162,17 @@ enum qy_status qy_sequence_copy(struct qy_sequence *dst, const struct qy_sequenc
                            .n_pieces = (l->block_bytes + COPY_PIECE_BYTES - 1) / COPY_PIECE_BYTES};
     qy_team_run(cache->rt->team, copy_pieces, &job);
     for (uint32_t i = 0; i < dst->n_blocks; i++) {
-        struct qyi_footer *footer = qyi_block_footer(l, dst->addresses[i]);
+        struct qyi_footer *footer = qyi_block_footer(l, dst->homes[i]);
 
         footer->id = dst->blocks[i];
         footer->generation = cache->home.generations[dst->blocks[i]];
+    }
+    if (cache->tier.present) {
+        st = qyi_tier_copy(dst, src);
+        if (st != QY_OK) {
+            qyi_sequence_release(dst, 0, 0);
+            return st;
+        }
     }
     memcpy(dst->ids, src->ids, src->n_tokens * sizeof(*dst->ids));
     dst->n_tokens = src->n_tokens;

@@ -67,12 +67,41 @@ const struct qy_setting qy_cache_setting_rows[] = {
     {
         .name = "cache.eviction",
         .type = QY_SETTING_CHOICE,
-        .initial = "lru",
+        .initial = "lfu",
         .choices = "lru|lfu|clock",
         .unit = "",
         .help = "which row leaves device memory first: least recently used, least often, or by a "
                 "clock",
         .offset = offsetof(struct qy_cache_settings, eviction),
+    },
+    {
+        .name = "step.overlap",
+        .type = QY_SETTING_BOOL,
+        .initial = "on",
+        .help = "move rows while other work computes; off: wait for them at once, for measurements",
+        .offset = offsetof(struct qy_cache_settings, overlap),
+    },
+    {
+        .name = "step.micro_batches",
+        .type = QY_SETTING_INT,
+        .allow_auto = 1,
+        .initial = "auto",
+        .min = 1,
+        .max = QY_MICRO_BATCHES,
+        .help = "parts of a batch that take turns: rows of one are on their way while another "
+                "computes; auto: 1 on a device that shares memory, else whichever of 1 and 2 "
+                "steps faster",
+        .offset = offsetof(struct qy_cache_settings, micro_batches),
+    },
+    {
+        .name = "cache.copy_timeout_ms",
+        .type = QY_SETTING_INT,
+        .initial = "10000",
+        .min = 1,
+        .max = 86400000,
+        .unit = "ms",
+        .help = "a copy between home and a discrete device that takes longer has failed",
+        .offset = offsetof(struct qy_cache_settings, copy_timeout_ms),
     },
 };
 

@@ -15,6 +15,10 @@ const char *qy_stage_name(enum qy_stage stage)
         return "prepare";
     case QY_STAGE_SELECT:
         return "select";
+    case QY_STAGE_FETCH:
+        return "fetch";
+    case QY_STAGE_WAIT:
+        return "wait";
     case QY_STAGE_ATTEND:
         return "attend";
     case QY_STAGE_AUDIT:
@@ -35,6 +39,31 @@ uint64_t qyi_stage_end(struct qy_cache *cache, enum qy_stage stage, uint64_t beg
     cache->stage_ns[stage] += now - begin_ns;
     qy_trace_span(cache->rt->trace, 0, qy_stage_name(stage), begin_ns, now, layer, value);
     return now;
+}
+
+/* Rows in use on a discrete device: device blocks, and slots. */
+static void tier_stats(const struct qy_cache *cache, struct qy_cache_stats *stats)
+{
+    const struct qyi_tier *t = &cache->tier;
+    const struct qyi_layout *l = &cache->layout;
+    const uint64_t blocks = t->plan.n_blocks - t->n_free;
+    struct qy_stream_stats in;
+    struct qy_stream_stats out;
+    uint64_t slots = 0;
+
+    for (uint32_t i = 0; t->residency && i < t->plan.n_sets; i++) {
+        slots += qyi_residency_used(t->residency, i);
+    }
+    qy_stream_stats(t->in, &in);
+    qy_stream_stats(t->out, &out);
+    stats->device_bytes = slots * l->row_bytes + blocks * l->n_slabs * l->slab_bytes;
+    stats->copy_failures = t->counts.failures;
+    stats->rows_asked = t->counts.asked;
+    stats->rows_found = t->counts.found;
+    stats->to_device_bytes = in.bytes;
+    stats->to_host_bytes = out.bytes;
+    stats->device_reserved_bytes = t->plan.slot_bytes + t->plan.block_bytes + t->plan.index_bytes +
+                                   t->plan.stage_bytes + t->plan.map_bytes + t->plan.scratch_bytes;
 }
 
 void qy_cache_stats(const struct qy_cache *cache, struct qy_cache_stats *stats)
@@ -59,6 +88,9 @@ void qy_cache_stats(const struct qy_cache *cache, struct qy_cache_stats *stats)
         .blocks_total = total,
         .sequences = cache->n_open,
     };
+    if (cache->tier.present) {
+        tier_stats(cache, stats);
+    }
     memcpy(stats->stage_ns, cache->stage_ns, sizeof(stats->stage_ns));
 }
 
@@ -74,6 +106,11 @@ void qy_cache_stats_reset(struct qy_cache *cache)
 {
     if (cache->audit.sums) {
         memset(cache->audit.sums, 0, cache->layout.n_layers * sizeof(*cache->audit.sums));
+    }
+    if (cache->tier.present) {
+        cache->tier.counts = (struct qyi_tier_counts){0};
+        qy_stream_stats_reset(cache->tier.in);
+        qy_stream_stats_reset(cache->tier.out);
     }
     cache->counts = (struct qyi_counts){0};
     memset(cache->stage_ns, 0, sizeof(cache->stage_ns));

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One step: begin (step_begin.c) reserves, attend serves one layer, end advances. On a unified
- * device rows are attended where they lie, so the step of one layer is
+ * One step: begin (step_begin.c) reserves, attend serves one layer, end advances. The step of one
+ * layer is as follows; on a unified device rows are attended where they lie, without fetch and wait.
  *
  *   append   rotate q and k, write the rows of k and v      (every slice)
  *   encode   let the policy write index bytes               (every slice)
  *   select   ask the policy for token ids                   (slices of one token, QY_ATTEND_POLICY)
+ *   fetch    find the rows on a discrete device, pull others (the same; tier_rows.c)
+ *   wait     until they have come                            (the same)
  *   attend   over all rows, or over the ids                 (every slice)
  *   audit    measure a share of the choices                 (retrieval.audit_rate)
  *
@@ -26,6 +28,11 @@ void qyi_step_leave(struct qy_cache *cache, int clean)
 {
     struct qyi_step *step = &cache->step;
 
+    for (step->now = 0; cache->tier.present && step->now < step->n_micro; step->now++) {
+        if (qyi_tier_wait(cache) != QY_OK) {
+            break; /* all pulls were given up */
+        }
+    }
     for (uint32_t i = 0; i < step->n_slices; i++) {
         struct qy_sequence *seq = step->slices[i].seq;
 
@@ -40,10 +47,11 @@ void qyi_step_leave(struct qy_cache *cache, int clean)
 static void count_layer(struct qy_cache *cache, uint32_t layer)
 {
     const struct qyi_layout *l = &cache->layout;
+    const struct qyi_micro_batch *now = qyi_step_now(cache);
     struct qyi_step *step = &cache->step;
     struct qyi_counts *c = &step->counts;
 
-    for (uint32_t i = 0; i < step->n_slices; i++) {
+    for (uint32_t i = now->begin; i < now->end; i++) {
         const struct qyi_slice *s = &step->slices[i];
         const uint64_t all = (uint64_t)s->reach.n * l->n_kv_heads;
 
@@ -71,9 +79,17 @@ static enum qy_status run_part(struct qy_cache *cache, enum qy_stage stage, uint
     static enum qy_status (*const parts[QY_STAGE_COUNT])(struct qy_cache *, uint32_t,
                                                          const struct qy_qkv *) = {
         [QY_STAGE_APPEND] = qyi_layer_append, [QY_STAGE_ENCODE] = qyi_layer_encode,
-        [QY_STAGE_SELECT] = qyi_layer_select, [QY_STAGE_ATTEND] = qyi_layer_attend,
+        [QY_STAGE_SELECT] = qyi_layer_select, [QY_STAGE_FETCH] = qyi_layer_fetch,
+        [QY_STAGE_WAIT] = qyi_layer_wait,     [QY_STAGE_ATTEND] = qyi_layer_attend,
         [QY_STAGE_AUDIT] = qyi_layer_audit,
     };
+    const struct qy_policy_ops *ops = cache->params.policy;
+
+    if ((stage == QY_STAGE_ENCODE && !ops->append) ||
+        (stage == QY_STAGE_AUDIT && !(cache->audit.rate > 0.0)) ||
+        ((stage == QY_STAGE_FETCH || stage == QY_STAGE_WAIT) && !cache->tier.present)) {
+        return QY_OK;
+    }
     const size_t mark = qy_arena_mark(&cache->arena);
     const uint64_t begin = qy_clock_ns();
     const enum qy_status st = parts[stage](cache, layer, qkv);
@@ -83,50 +99,97 @@ static enum qy_status run_part(struct qy_cache *cache, enum qy_stage stage, uint
     return st;
 }
 
-static enum qy_status run_layer(struct qy_cache *cache, uint32_t layer, const struct qy_qkv *qkv)
+/* Parts of a layer, in order, for one micro-batch. What failed is not counted. */
+static enum qy_status run_parts(struct qy_cache *cache, uint32_t micro_batch, uint32_t layer,
+                                const struct qy_qkv *qkv, const enum qy_stage *order, int n)
 {
-    static const enum qy_stage orders[2][5] = {
-        [QY_KEYS_AFTER_ROPE] = {QY_STAGE_APPEND, QY_STAGE_ENCODE, QY_STAGE_SELECT, QY_STAGE_ATTEND,
-                                QY_STAGE_AUDIT},
-        [QY_KEYS_BEFORE_ROPE] = {QY_STAGE_ENCODE, QY_STAGE_APPEND, QY_STAGE_SELECT, QY_STAGE_ATTEND,
-                                 QY_STAGE_AUDIT},
-    };
-    const struct qy_policy_ops *ops = cache->params.policy;
-    const enum qy_stage *order = orders[ops->caps.append_form == QY_KEYS_BEFORE_ROPE];
+    const struct qyi_counts before = cache->step.counts;
+    enum qy_status st = QY_OK;
 
-    for (int i = 0; i < 5; i++) {
-        if ((order[i] == QY_STAGE_ENCODE && !ops->append) ||
-            (order[i] == QY_STAGE_AUDIT && !(cache->audit.rate > 0.0))) {
-            continue;
-        }
-        const enum qy_status st = run_part(cache, order[i], layer, qkv);
-        if (st != QY_OK) {
-            return st;
-        }
+    cache->step.now = micro_batch;
+    for (int i = 0; st == QY_OK && i < n; i++) {
+        st = run_part(cache, order[i], layer, qkv);
     }
+    if (st != QY_OK) {
+        cache->step.counts = before;
+    }
+    return st;
+}
+
+/* Bits of layer_done. */
+static uint8_t started(uint32_t micro_batch)
+{
+    return (uint8_t)(1U << micro_batch);
+}
+
+static uint8_t finished(uint32_t micro_batch)
+{
+    return (uint8_t)(16U << micro_batch);
+}
+
+static int is_valid(const struct qy_cache *cache, uint32_t micro_batch, uint32_t layer,
+                    const struct qy_qkv *qkv)
+{
+    const struct qy_kv_shape *shape = &cache->params.shape;
+
+    return cache->step.active && layer < shape->n_layers && micro_batch < cache->step.n_micro &&
+           qkv->q && qkv->k && qkv->v && qkv->out &&
+           qkv->stride >= (size_t)shape->n_heads * shape->head_dim;
+}
+
+enum qy_status qy_step_attend_start(struct qy_cache *cache, uint32_t micro_batch, uint32_t layer,
+                                    const struct qy_qkv *qkv)
+{
+    static const enum qy_stage orders[2][4] = {
+        [QY_KEYS_AFTER_ROPE] = {QY_STAGE_APPEND, QY_STAGE_ENCODE, QY_STAGE_SELECT, QY_STAGE_FETCH},
+        [QY_KEYS_BEFORE_ROPE] = {QY_STAGE_ENCODE, QY_STAGE_APPEND, QY_STAGE_SELECT, QY_STAGE_FETCH},
+    };
+    const int form = cache->params.policy->caps.append_form == QY_KEYS_BEFORE_ROPE;
+
+    if (!is_valid(cache, micro_batch, layer, qkv) ||
+        (cache->step.layer_done[layer] & started(micro_batch))) {
+        return QY_ERR_INVALID;
+    }
+    const enum qy_status st = run_parts(cache, micro_batch, layer, qkv, orders[form], 4);
+    if (st == QY_OK) {
+        cache->step.layer_done[layer] |= started(micro_batch);
+    }
+    return st;
+}
+
+enum qy_status qy_step_attend_finish(struct qy_cache *cache, uint32_t micro_batch, uint32_t layer,
+                                     const struct qy_qkv *qkv)
+{
+    static const enum qy_stage order[3] = {QY_STAGE_WAIT, QY_STAGE_ATTEND, QY_STAGE_AUDIT};
+    struct qyi_step *step = &cache->step;
+
+    if (!is_valid(cache, micro_batch, layer, qkv) ||
+        (step->layer_done[layer] & (started(micro_batch) | finished(micro_batch))) !=
+            started(micro_batch)) {
+        return QY_ERR_INVALID;
+    }
+    const enum qy_status st = run_parts(cache, micro_batch, layer, qkv, order, 3);
+    if (st != QY_OK) {
+        step->layer_done[layer] &= (uint8_t)~started(micro_batch);
+        return st;
+    }
+    count_layer(cache, layer);
+    step->layer_done[layer] |= finished(micro_batch);
+    step->n_layers_done++;
     return QY_OK;
 }
 
 enum qy_status qy_step_attend(struct qy_cache *cache, uint32_t layer, const struct qy_qkv *qkv)
 {
-    const struct qy_kv_shape *shape = &cache->params.shape;
-    struct qyi_step *step = &cache->step;
+    enum qy_status st = cache->step.active ? QY_OK : QY_ERR_INVALID;
 
-    if (!step->active || layer >= shape->n_layers || step->layer_done[layer] || !qkv->q ||
-        !qkv->k || !qkv->v || !qkv->out || qkv->stride < (size_t)shape->n_heads * shape->head_dim) {
-        return QY_ERR_INVALID;
+    for (uint32_t i = 0; st == QY_OK && i < cache->step.n_micro; i++) {
+        st = qy_step_attend_start(cache, i, layer, qkv);
     }
-    const struct qyi_counts before = step->counts;
-    const enum qy_status st = run_layer(cache, layer, qkv);
-
-    if (st != QY_OK) {
-        step->counts = before;
-        return st;
+    for (uint32_t i = 0; st == QY_OK && i < cache->step.n_micro; i++) {
+        st = qy_step_attend_finish(cache, i, layer, qkv);
     }
-    count_layer(cache, layer);
-    step->layer_done[layer] = 1;
-    step->n_layers_done++;
-    return QY_OK;
+    return st;
 }
 
 /* Adds the counts of a finished step. */
@@ -146,17 +209,22 @@ enum qy_status qy_step_end(struct qy_cache *cache)
     struct qyi_step *step = &cache->step;
     const uint64_t begin = qy_clock_ns();
 
-    if (!step->active || step->n_layers_done != cache->layout.n_layers) {
+    if (!step->active || step->n_layers_done != cache->layout.n_layers * step->n_micro) {
         return QY_ERR_INVALID;
     }
     for (uint32_t i = 0; i < step->n_slices; i++) {
         struct qy_sequence *seq = step->slices[i].seq;
 
         seq->n_tokens += step->slices[i].n_tokens;
-        qyi_sequence_seal(seq);
+        if (!cache->tier.present) {
+            qyi_sequence_seal(seq, seq->n_tokens >> cache->layout.shift);
+        } else {
+            qyi_tier_step_end(seq);
+        }
     }
     add_counts(&cache->counts, &step->counts);
     cache->n_steps++;
+    qyi_micro_batches_end(cache);
     qyi_stage_end(cache, QY_STAGE_SEAL, begin, 0, step->n_slices);
     clear_step(cache);
     return QY_OK;

@@ -81,7 +81,13 @@ static enum qy_status reserve_slices(struct qy_cache *cache, const struct qy_ste
     }
     enum qy_status st = need > qy_pool_free_count(cache->home.pool) ? QY_AGAIN : QY_OK;
     for (uint32_t i = 0; st == QY_OK && i < n_slices; i++) {
-        st = qyi_sequence_reserve(slices[i].seq, slices[i].seq->n_tokens + slices[i].n_tokens);
+        struct qy_sequence *seq = slices[i].seq;
+
+        st = qyi_sequence_reserve(seq, seq->n_tokens + slices[i].n_tokens);
+        if (st == QY_OK && cache->tier.present) {
+            st = qyi_tier_reserve(seq, seq->n_tokens >> cache->layout.shift,
+                                  seq->n_tokens + slices[i].n_tokens);
+        }
     }
     if (st == QY_OK) {
         return QY_OK;
@@ -97,7 +103,7 @@ static enum qy_status reserve_slices(struct qy_cache *cache, const struct qy_ste
                             (unsigned long long)need, qy_pool_free_count(cache->home.pool),
                             qy_pool_total(cache->home.pool));
     }
-    return st;
+    return qy_error_set(err, st, "step: blocks on their way home from the device did not arrive");
 }
 
 static void plan_slices(struct qy_cache *cache, const struct qy_step_slice *slices,
@@ -125,6 +131,7 @@ static void plan_slices(struct qy_cache *cache, const struct qy_step_slice *slic
         step->n_rows += in->n_tokens;
     }
     step->n_slices = n_slices;
+    qyi_micro_batches_cut(cache);
     step->n_layers_done = 0;
     step->appended = 0;
     step->counts = (struct qyi_counts){0};

@@ -11,23 +11,25 @@ static enum qy_status rotate(struct qy_cache *cache, const struct qy_qkv *qkv)
 {
     const struct qy_kv_shape *shape = &cache->params.shape;
     const struct qy_rope *rope = &cache->params.rope;
-    const struct qyi_step *step = &cache->step;
+    const struct qy_row_range rows = qyi_step_now(cache)->rows;
+    const float *table = cache->step.rope_table + (size_t)rows.first * rope->dim;
+    const size_t at = rows.first * qkv->stride;
 
     if (rope->dim == 0) {
         return QY_OK;
     }
-    const enum qy_status st =
-        qy_device_rope(cache->dev, rope, step->rope_table, qkv->q, step->n_rows, qkv->stride,
-                       shape->n_heads, shape->head_dim);
+    const enum qy_status st = qy_device_rope(cache->dev, rope, table, qkv->q + at, rows.n,
+                                             qkv->stride, shape->n_heads, shape->head_dim);
     if (st != QY_OK) {
         return st;
     }
-    return qy_device_rope(cache->dev, rope, step->rope_table, qkv->k, step->n_rows, qkv->stride,
+    return qy_device_rope(cache->dev, rope, table, qkv->k + at, rows.n, qkv->stride,
                           shape->n_kv_heads, shape->head_dim);
 }
 
 enum qy_status qyi_layer_append(struct qy_cache *cache, uint32_t layer, const struct qy_qkv *qkv)
 {
+    const struct qyi_micro_batch *now = qyi_step_now(cache);
     const struct qy_kv_shape *shape = &cache->params.shape;
     struct qyi_step *step = &cache->step;
     uint32_t n = 0;
@@ -36,7 +38,7 @@ enum qy_status qyi_layer_append(struct qy_cache *cache, uint32_t layer, const st
     if (st != QY_OK) {
         return st;
     }
-    for (uint32_t i = 0; i < step->n_slices; i++) {
+    for (uint32_t i = now->begin; i < now->end; i++) {
         const struct qyi_slice *s = &step->slices[i];
 
         for (uint32_t h = 0; h < shape->n_kv_heads; h++) {
@@ -54,9 +56,8 @@ enum qy_status qyi_layer_append(struct qy_cache *cache, uint32_t layer, const st
     return qy_device_append(cache->dev, step->appends, n);
 }
 
-/* Where the outputs of KV head h's group go, of the slice's first row. */
-static float *group_out(const struct qy_cache *cache, const struct qy_qkv *qkv,
-                        const struct qyi_slice *s, uint32_t h)
+float *qyi_group_out(const struct qy_cache *cache, const struct qy_qkv *qkv,
+                     const struct qyi_slice *s, uint32_t h)
 {
     const struct qy_kv_shape *shape = &cache->params.shape;
     const size_t head = (size_t)s->row * shape->n_heads + (size_t)h * cache->group;
@@ -66,11 +67,12 @@ static float *group_out(const struct qy_cache *cache, const struct qy_qkv *qkv,
 
 enum qy_status qyi_layer_encode(struct qy_cache *cache, uint32_t layer, const struct qy_qkv *qkv)
 {
+    const struct qyi_micro_batch *now = qyi_step_now(cache);
     const struct qy_kv_shape *shape = &cache->params.shape;
     struct qyi_step *step = &cache->step;
     uint32_t n = 0;
 
-    for (uint32_t i = 0; i < step->n_slices; i++) {
+    for (uint32_t i = now->begin; i < now->end; i++) {
         const struct qyi_slice *s = &step->slices[i];
 
         for (uint32_t h = 0; h < shape->n_kv_heads; h++) {
@@ -109,8 +111,7 @@ static enum qy_status estimated(const struct qy_cache *cache, size_t place, int 
     return QY_OK;
 }
 
-/* Counts the rows that one (slice, KV head) attends to. */
-static void count_attended(struct qy_cache *cache, uint32_t layer, uint32_t n)
+void qyi_count_attended(struct qy_cache *cache, uint32_t layer, uint32_t n)
 {
     struct qyi_counts *c = &cache->step.counts;
 
@@ -119,7 +120,33 @@ static void count_attended(struct qy_cache *cache, uint32_t layer, uint32_t n)
     c->read_bytes += n * cache->layout.row_bytes;
 }
 
-/* The item of one (slice of one token, KV head). QY_ERR_INVALID: the policy's ids are no list. */
+/* Rows of a slice that attends to all of them, where all are at hand. */
+static struct qy_rows whole_rows(const struct qy_cache *cache, const struct qy_sequence *seq,
+                                 uint32_t layer, uint32_t h)
+{
+    struct qy_rows rows = qyi_sequence_rows(seq, layer, h);
+
+    if (cache->tier.present) {
+        rows.blocks = seq->device;
+    }
+    return rows;
+}
+
+/* The rows of a list, by token ids or, on a discrete device, by row numbers. */
+static void name_rows(const struct qy_cache *cache, uint32_t slice, uint32_t h,
+                      struct qy_attend_item *item)
+{
+    item->n = cache->step.n_listed[(size_t)slice * cache->layout.n_kv_heads + h];
+    item->ids = qyi_step_list(cache, slice, h);
+    if (cache->tier.present) {
+        item->ids = qyi_tier_numbers(cache, slice, h);
+        item->rows.blocks = cache->tier.row_blocks;
+        item->rows.offset = 0;
+        item->rows.shift = 31;
+    }
+}
+
+/* The item of one (slice of one token, KV head). QY_ERR_INVALID: the policy's estimate is none. */
 static enum qy_status attend_item(struct qy_cache *cache, uint32_t layer, const struct qy_qkv *qkv,
                                   uint32_t slice, uint32_t h, struct qy_attend_item *item)
 {
@@ -129,22 +156,15 @@ static enum qy_status attend_item(struct qy_cache *cache, uint32_t layer, const 
     const size_t place = (size_t)slice * cache->layout.n_kv_heads + h;
 
     *item = (struct qy_attend_item){.q = qyi_group_q(cache, qkv, s, h),
-                                    .rows = qyi_sequence_rows(s->seq, layer, h),
+                                    .rows = whole_rows(cache, s->seq, layer, h),
                                     .n = reach.n,
                                     .group = cache->group,
-                                    .out = group_out(cache, qkv, s, h)};
+                                    .out = qyi_group_out(cache, qkv, s, h)};
     if (reach.reach != QYI_REACH_ALL) {
-        uint32_t *ids = qyi_step_list(cache, slice, h);
-
-        item->n = qyi_selection_merge(&reach, step->n_chosen[place], ids);
-        item->ids = ids;
-        step->n_listed[place] = item->n;
-        if (item->n == 0) {
-            return QY_ERR_INVALID;
-        }
+        name_rows(cache, slice, h, item);
     }
     if (s->counted) {
-        count_attended(cache, layer, item->n);
+        qyi_count_attended(cache, layer, item->n);
     }
     if (step->part_lse && reach.reach == QYI_REACH_SELECT) {
         int is;
@@ -162,16 +182,19 @@ static enum qy_status attend_item(struct qy_cache *cache, uint32_t layer, const 
 }
 
 /* Merges attention over the ids with the policy's estimate, where there is one. */
-static enum qy_status merge_parts(struct qy_cache *cache, const struct qy_qkv *qkv)
+static enum qy_status merge_parts(struct qy_cache *cache, uint32_t layer, const struct qy_qkv *qkv)
 {
+    const struct qyi_micro_batch *now = qyi_step_now(cache);
     struct qyi_step *step = &cache->step;
     const uint32_t d = cache->params.shape.head_dim;
     uint32_t a = 0;
 
-    for (uint32_t i = 0; i < step->n_slices; i++) {
+    for (uint32_t i = now->begin; i < now->end; i++) {
         const struct qyi_slice *s = &step->slices[i];
 
-        for (uint32_t h = 0; s->n_tokens == 1 && h < cache->layout.n_kv_heads; h++) {
+        const int in_items = s->n_tokens == 1 && !qyi_tier_passes(cache, i, layer);
+
+        for (uint32_t h = 0; in_items && h < cache->layout.n_kv_heads; h++) {
             const struct qy_attend_item *item = &step->attends[a++];
 
             if (!item->lse) {
@@ -179,7 +202,7 @@ static enum qy_status merge_parts(struct qy_cache *cache, const struct qy_qkv *q
             }
             const enum qy_status st =
                 qy_device_merge(cache->dev, item->out, item->lse, 2, cache->group, d,
-                                group_out(cache, qkv, s, h), NULL);
+                                qyi_group_out(cache, qkv, s, h), NULL);
             if (st != QY_OK) {
                 return st;
             }
@@ -188,34 +211,37 @@ static enum qy_status merge_parts(struct qy_cache *cache, const struct qy_qkv *q
     return QY_OK;
 }
 
-static struct qy_chunk_item chunk_item(const struct qy_cache *cache, uint32_t layer,
-                                       const struct qy_qkv *qkv, uint32_t slice, uint32_t h)
+struct qy_chunk_item qyi_chunk_item(const struct qy_cache *cache, uint32_t layer,
+                                    const struct qy_qkv *qkv, uint32_t slice, uint32_t h)
 {
     const struct qy_kv_shape *shape = &cache->params.shape;
     const struct qyi_slice *s = &cache->step.slices[slice];
 
     return (struct qy_chunk_item){.q = qyi_group_q(cache, qkv, s, h),
                                   .q_stride = qkv->stride,
-                                  .rows = qyi_sequence_rows(s->seq, layer, h),
+                                  .rows = whole_rows(cache, s->seq, layer, h),
                                   .first = s->first,
                                   .n_q = s->n_tokens,
                                   .group = cache->group,
-                                  .out = group_out(cache, qkv, s, h),
+                                  .out = qyi_group_out(cache, qkv, s, h),
                                   .out_stride = (size_t)shape->n_heads * shape->head_dim};
 }
 
 enum qy_status qyi_layer_attend(struct qy_cache *cache, uint32_t layer, const struct qy_qkv *qkv)
 {
+    const struct qyi_micro_batch *now = qyi_step_now(cache);
     struct qyi_step *step = &cache->step;
     const float scale = cache->params.scale;
     uint32_t n_attends = 0;
     uint32_t n_chunks = 0;
     enum qy_status st = QY_OK;
 
-    for (uint32_t i = 0; i < step->n_slices; i++) {
-        for (uint32_t h = 0; h < cache->layout.n_kv_heads; h++) {
+    for (uint32_t i = now->begin; i < now->end; i++) {
+        const int passes = qyi_tier_passes(cache, i, layer);
+
+        for (uint32_t h = 0; !passes && h < cache->layout.n_kv_heads; h++) {
             if (step->slices[i].n_tokens > 1) {
-                step->chunks[n_chunks++] = chunk_item(cache, layer, qkv, i, h);
+                step->chunks[n_chunks++] = qyi_chunk_item(cache, layer, qkv, i, h);
                 continue;
             }
             st = attend_item(cache, layer, qkv, i, h, &step->attends[n_attends++]);
@@ -228,10 +254,26 @@ enum qy_status qyi_layer_attend(struct qy_cache *cache, uint32_t layer, const st
         st = qy_device_attend(cache->dev, step->attends, n_attends, scale, &cache->arena);
     }
     if (st == QY_OK && step->part_lse) {
-        st = merge_parts(cache, qkv);
+        st = merge_parts(cache, layer, qkv);
     }
     if (st == QY_OK && n_chunks > 0) {
         st = qy_device_attend_chunk(cache->dev, step->chunks, n_chunks, scale, &cache->arena);
     }
+    if (st == QY_OK && cache->tier.present) {
+        st = qyi_tier_attend_all(cache, layer, qkv);
+    }
     return st;
+}
+
+enum qy_status qyi_layer_fetch(struct qy_cache *cache, uint32_t layer, const struct qy_qkv *qkv)
+{
+    (void)qkv;
+    return qyi_tier_fetch(cache, layer);
+}
+
+enum qy_status qyi_layer_wait(struct qy_cache *cache, uint32_t layer, const struct qy_qkv *qkv)
+{
+    (void)layer;
+    (void)qkv;
+    return qyi_tier_wait(cache);
 }

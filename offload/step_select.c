@@ -39,12 +39,15 @@ static void offer_part(const struct qy_cache *cache, size_t place, struct qy_sel
     }
 }
 
-/* Shows the lists of a layer to who watches. A wrong answer of the policy is left to attend. */
-static void show_lists(const struct qy_cache *cache, uint32_t layer)
+/* Completes the lists of a layer with sinks and window, and shows them to who watches.
+ * QY_ERR_INVALID: what the policy wrote is no list. */
+static enum qy_status complete_lists(const struct qy_cache *cache, uint32_t layer)
 {
+    const struct qyi_micro_batch *now = qyi_step_now(cache);
     const struct qyi_step *step = &cache->step;
+    const struct qy_cache_params *p = &cache->params;
 
-    for (uint32_t i = 0; i < step->n_slices; i++) {
+    for (uint32_t i = now->begin; i < now->end; i++) {
         const struct qyi_slice *s = &step->slices[i];
         const struct qyi_selection reach = qyi_slice_reach(cache, s, layer);
 
@@ -53,20 +56,25 @@ static void show_lists(const struct qy_cache *cache, uint32_t layer)
             uint32_t *ids = qyi_step_list(cache, i, h);
             const uint32_t n = qyi_selection_merge(&reach, step->n_chosen[place], ids);
 
-            if (n > 0) {
-                cache->params.on_selection(cache->params.selection_ctx, s->seq->slot, layer, h, ids,
-                                           n);
+            if (n == 0) {
+                return QY_ERR_INVALID;
+            }
+            step->n_listed[place] = n;
+            if (p->on_selection) {
+                p->on_selection(p->selection_ctx, s->seq->slot, layer, h, ids, n);
             }
         }
     }
+    return QY_OK;
 }
 
 enum qy_status qyi_layer_select(struct qy_cache *cache, uint32_t layer, const struct qy_qkv *qkv)
 {
+    const struct qyi_micro_batch *now = qyi_step_now(cache);
     struct qyi_step *step = &cache->step;
     uint32_t n = 0;
 
-    for (uint32_t i = 0; i < step->n_slices; i++) {
+    for (uint32_t i = now->begin; i < now->end; i++) {
         const int selects =
             qyi_slice_reach(cache, &step->slices[i], layer).reach == QYI_REACH_SELECT;
 
@@ -88,10 +96,7 @@ enum qy_status qyi_layer_select(struct qy_cache *cache, uint32_t layer, const st
         n == 0 ? QY_OK
                : cache->params.policy->select(cache->policy, step->selects, n, &cache->arena);
 
-    if (st == QY_OK && cache->params.on_selection) {
-        show_lists(cache, layer);
-    }
-    return st;
+    return st == QY_OK ? complete_lists(cache, layer) : st;
 }
 
 /* Is this one of the share to look at? Repeatable: the same run looks at the same ones. */
@@ -105,11 +110,12 @@ static int is_audited(const struct qy_cache *cache, uint32_t layer, uint32_t slo
 
 enum qy_status qyi_layer_audit(struct qy_cache *cache, uint32_t layer, const struct qy_qkv *qkv)
 {
+    const struct qyi_micro_batch *now = qyi_step_now(cache);
     const struct qyi_step *step = &cache->step;
     struct qyi_audit *audit = &cache->audit;
     uint32_t n = 0;
 
-    for (uint32_t i = 0; i < step->n_slices; i++) {
+    for (uint32_t i = now->begin; i < now->end; i++) {
         const struct qyi_slice *s = &step->slices[i];
 
         if (qyi_slice_reach(cache, s, layer).reach == QYI_REACH_ALL) {

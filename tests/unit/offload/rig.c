@@ -14,7 +14,8 @@ static uint32_t or_default(uint32_t value, uint32_t initial)
 void rig_prepare(struct rig *rig, const struct rig_options *o)
 {
     const struct qy_team_params team = {.n_threads = or_default(o->threads, 1)};
-    const struct qy_device_params device = {.spec = "host", .max_m = 1};
+    const struct qy_device_params device = {
+        .spec = o->device ? o->device : "host", .max_m = 1, .link = o->link};
     struct qy_budget budget;
 
     memset(rig, 0, sizeof(*rig));
@@ -36,7 +37,11 @@ void rig_prepare(struct rig *rig, const struct rig_options *o)
                      .sinks = or_default(o->sinks, 4),
                      .window = or_default(o->window, 8),
                      .row_type = o->f16 ? QY_ROW_F16 : QY_ROW_F32,
-                     .host_bytes = o->host_bytes},
+                     .host_bytes = o->host_bytes,
+                     .device_bytes = o->device_bytes,
+                     .overlap = 1,
+                     .micro_batches = or_default(o->micro_batches, 1),
+                     .copy_timeout_ms = or_default(o->copy_timeout_ms, 10000)},
         .policy = o->ops ? o->ops : qy_policy_find(o->policy ? o->policy : "dense"),
         .retrieval = o->retrieval,
         .budget = budget,

@@ -38,7 +38,12 @@ struct rig_options {
     uint64_t host_bytes, total_tokens;
     uint32_t threads; /* 1                    */
     enum qy_rope_pairs pairs;
-    const char *cpu; /* auto: a kernel set, which the machine must have */
+    const char *device;    /* host                 */
+    uint64_t device_bytes; /* of a discrete device; 0: what the device's spec says */
+    struct qy_link link;
+    uint32_t micro_batches;   /* 1 */
+    uint32_t copy_timeout_ms; /* 10000 */
+    const char *cpu;          /* auto: a kernel set, which the machine must have */
 };
 
 struct rig {

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The device tier: what a discrete device holds of the cache. Homes hold the full copy; a unified
+ * device has no tier, its kernels read the homes. Everything is reserved at open, from
+ * cache.device_bytes:
+ *
+ *   row store   [slots of set 0 | of set 1 | ...][device block 0 | device block 1 | ...]
+ *   index       an index block per block of a home
+ *   staging     two segments of blocks that only pass through (prefill, dense attention)
+ *   scratch     of a step (reserve.c), and the residency cache's map
+ *
+ * A row number names a row of the store: (address - base) / row bytes. A *slot* holds one row and is
+ * given out by the residency cache. A *device block* holds the rows of one block in the block's own
+ * order; those of a sequence are its last ones, from block seq->device_from on: the open tail, blocks
+ * that are on their way home, and as many of the older ones as tier.keep says.
+ *
+ * A block is written to its device block, goes home when it is full (tier_home.c), and is sealed
+ * there once it has arrived. Until then the sequence's `addresses` name the device block, afterwards
+ * the home.
+ */
+#ifndef QYI_OFFLOAD_TIER_H
+#define QYI_OFFLOAD_TIER_H
+
+#include "offload/block.h"
+#include "offload/residency.h"
+
+enum { QYI_SEGMENT_TOKENS = 512, QYI_STAGES = 2 };
+
+/* Sizes, in bytes and counts. */
+struct qyi_tier_plan {
+    uint32_t slots_per_set, n_sets;
+    uint32_t n_blocks, keep; /* device blocks; of one sequence, beside those of a step */
+    uint32_t segment_blocks; /* of one stage                                           */
+    size_t slot_bytes, block_bytes, index_bytes, stage_bytes, map_bytes, scratch_bytes;
+};
+
+/* Counted over single new tokens that attend to a list. */
+struct qyi_tier_counts {
+    uint64_t asked, found; /* rows in reach of the residency cache; found there */
+    uint64_t failures;     /* of copies home, done again                        */
+};
+
+/* Pulls of one micro-batch, in one layer. */
+struct qyi_fetch {
+    int is_open; /* under way */
+    uint32_t layer;
+    struct qy_event here;
+};
+
+struct qyi_tier {
+    int present; /* 0: unified, nothing below is set */
+    struct qyi_tier_plan plan;
+    void *memory;           /* device memory behind the next three */
+    uint8_t *rows;          /* row store                            */
+    uint8_t *index;         /* [blocks of the home][n_slabs][index_slab_bytes]; NULL: none */
+    uint8_t *stages;        /* [QYI_STAGES][segment_blocks][n_kv_heads][slab_bytes]         */
+    uint8_t *row_blocks[1]; /* rows, as struct qy_rows wants it           */
+    uint32_t *free_blocks;  /* stack */
+    uint32_t n_free;
+    struct qyi_residency *residency;
+    struct qy_stream *in, *out;
+    uint64_t timeout_ns;
+    /* Of a layer: rows to pull. [max_sequences * n_kv_heads] and lists as step.ids. */
+    struct qy_gather_item *gathers;
+    uint32_t *numbers; /* row numbers of a list */
+    uint32_t *misses;  /* places in the list     */
+    uint32_t *pull_ids, *pull_slots;
+    uint32_t *n_found, *n_missed; /* per item */
+    enum qy_status *slice_status; /* [max_sequences] */
+    struct qyi_fetch fetches[QY_MICRO_BATCHES];
+    struct qy_copy_item *copies;      /* [max_sequences][2 * max_blocks]: blocks on their way */
+    struct qy_copy_item *pass_copies; /* [QYI_STAGES][segment_blocks]                         */
+    uint8_t **pass_blocks;            /* [QYI_STAGES][max_blocks]: segments' tables */
+    struct qyi_tier_counts counts;
+};
+
+struct qy_cache;
+struct qy_sequence;
+struct qy_qkv;
+
+/* tier.c: sizes for what the cache was opened for. QY_ERR_NOMEM with numbers when device_bytes do
+ * not hold the least. scratch_bytes: of a step. */
+QY_MUST enum qy_status qyi_tier_size(const struct qy_cache *cache, size_t scratch_bytes,
+                                     struct qyi_tier_plan *plan, struct qy_error *err);
+QY_MUST enum qy_status qyi_tier_open(struct qy_cache *cache, const struct qyi_tier_plan *plan,
+                                     struct qy_error *err);
+void qyi_tier_close(struct qy_cache *cache);
+/* Device blocks for blocks `first` and following of a sequence, up to n_tokens. QY_AGAIN: they are all
+ * in use. Waits for blocks that are on their way home when it has to. [noalloc] */
+QY_MUST enum qy_status qyi_tier_reserve(struct qy_sequence *seq, uint32_t first, uint32_t n_tokens);
+/* Gives back device blocks of a sequence that now ends at n_blocks. */
+void qyi_tier_release(struct qy_sequence *seq, uint32_t n_blocks);
+
+/* Gives back those that a sequence need not keep any more: sealed, and older than `keep`. */
+void qyi_tier_drop_old(struct qy_sequence *seq);
+
+/* tier_home.c: a step of the sequence ended: full blocks start on their way home, those that arrived are
+ * sealed. What fails is tried again when the next step ends. [noalloc] */
+void qyi_tier_step_end(struct qy_sequence *seq);
+/* The way home failed: everything on it is given up, and will be sent again. Nothing is lost, for a
+ * device block is kept until its home has arrived. QY_ERR_TIMEOUT: a write may still land. */
+QY_MUST enum qy_status qyi_tier_give_up(struct qy_cache *cache);
+/* Seals what has arrived; wait != 0: waits for all. Gives device blocks back. [noalloc] */
+QY_MUST enum qy_status qyi_tier_settle(struct qy_sequence *seq, int wait);
+/* Tokens from n_tokens on are about to be cut: waits for what is on its way home, and forgets slots.
+ * A failure: a write may still land in the sequence's blocks, which must not be given back. */
+QY_MUST enum qy_status qyi_tier_forget(struct qy_sequence *seq, uint32_t n_tokens);
+/* The rows of the open block come back to a device block, from the home: after a cut, or a fill. */
+QY_MUST enum qy_status qyi_tier_bring_tail(struct qy_sequence *seq);
+/* dst, whose homes are a copy of src's, gets index and open block on the device too. */
+QY_MUST enum qy_status qyi_tier_copy(struct qy_sequence *dst, const struct qy_sequence *src);
+/* Rows are home already, index bytes are not: sends these, and seals. */
+QY_MUST enum qy_status qyi_tier_send_index(struct qy_sequence *seq, uint32_t n_blocks);
+
+/* tier_rows.c: rows of the layer's lists: looks up, takes slots, starts the pulls. [noalloc] */
+QY_MUST enum qy_status qyi_tier_fetch(struct qy_cache *cache, uint32_t layer);
+/* Waits for the pulls. On failure what was pulled is forgotten. [noalloc] */
+QY_MUST enum qy_status qyi_tier_wait(struct qy_cache *cache);
+/* Row numbers of the list of (slice, KV head), in its order. */
+const uint32_t *qyi_tier_numbers(const struct qy_cache *cache, uint32_t slice, uint32_t head);
+
+/* Gives up what is under way on the stream to the device; what was pulled is forgotten. */
+QY_MUST enum qy_status qyi_tier_reset(struct qy_cache *cache);
+
+/* tier_pass.c: does a slice pass through the stages in this layer? */
+int qyi_tier_passes(const struct qy_cache *cache, uint32_t slice, uint32_t layer);
+/* Arena bytes of qyi_tier_attend_all. */
+size_t qyi_tier_pass_scratch(const struct qy_cache *cache);
+/* Attention of such slices to all their rows: chunks of prefill, and single tokens that attend
+ * to all. Blocks that are not on the device pass through the stages. [noalloc] */
+QY_MUST enum qy_status qyi_tier_attend_all(struct qy_cache *cache, uint32_t layer,
+                                           const struct qy_qkv *qkv);
+
+#endif

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Blocks on their way between the device and their homes. A block that became full is sent home by
+ * the stream to the host while later steps run; it is sealed, with checksums over what arrived, once
+ * it is there (settle), and its device block is given back.
+ */
+#include "offload/cache.h"
+
+/* Where the copies of a sequence are listed: each has a part of its own, in use until they arrived. */
+static struct qy_copy_item *copies_of(struct qy_sequence *seq)
+{
+    struct qy_cache *cache = seq->cache;
+
+    return cache->tier.copies + (size_t)2 * cache->max_blocks * seq->slot;
+}
+
+static struct qy_copy_item index_home(const struct qy_sequence *seq, uint32_t b)
+{
+    const struct qyi_layout *l = &seq->cache->layout;
+
+    return (struct qy_copy_item){.from = seq->index[b],
+                                 .to = seq->homes[b] + l->index_at,
+                                 .bytes = l->n_slabs * l->index_slab_bytes};
+}
+
+/* Queues blocks n_sent .. full - 1: rows where rows != 0, and index bytes. */
+static enum qy_status send(struct qy_sequence *seq, uint32_t full, int rows)
+{
+    struct qy_cache *cache = seq->cache;
+    const struct qyi_layout *l = &cache->layout;
+    struct qy_copy_item *items = copies_of(seq);
+    uint32_t n = 0;
+
+    if (full <= seq->n_sent) {
+        return QY_OK;
+    }
+    enum qy_status st = qyi_tier_settle(seq, 1); /* the list of copies is free again */
+    for (uint32_t b = seq->n_sent; st == QY_OK && b < full; b++) {
+        if (rows) {
+            items[n++] = (struct qy_copy_item){.from = seq->device[b],
+                                               .to = seq->homes[b],
+                                               .bytes = (size_t)l->n_slabs * l->slab_bytes};
+        }
+        if (l->index_slab_bytes > 0) {
+            items[n++] = index_home(seq, b);
+        }
+    }
+    if (st == QY_OK && n > 0) {
+        st = qy_stream_copy(cache->tier.out, items, n);
+    }
+    if (st == QY_OK) {
+        seq->sent = qy_stream_record(cache->tier.out);
+        seq->n_sent = full;
+    }
+    return st;
+}
+
+static enum qy_status send_home(struct qy_sequence *seq)
+{
+    return send(seq, seq->n_tokens >> seq->cache->layout.shift, 1);
+}
+
+enum qy_status qyi_tier_send_index(struct qy_sequence *seq, uint32_t n_blocks)
+{
+    const enum qy_status st = send(seq, n_blocks, 0);
+
+    return st == QY_OK ? qyi_tier_settle(seq, 1) : st;
+}
+
+enum qy_status qyi_tier_give_up(struct qy_cache *cache)
+{
+    struct qyi_tier *t = &cache->tier;
+    const enum qy_status st = qy_stream_reset(t->out, t->timeout_ns);
+
+    for (uint32_t i = 0; st == QY_OK && i < cache->params.max_sequences; i++) {
+        cache->sequences[i].n_sent = cache->sequences[i].n_sealed;
+    }
+    t->counts.failures++;
+    return st;
+}
+
+void qyi_tier_step_end(struct qy_sequence *seq)
+{
+    enum qy_status st = send_home(seq);
+
+    if (st == QY_OK) {
+        st = qyi_tier_settle(seq, 0);
+    }
+    if (st != QY_OK) {
+        (void)!qyi_tier_give_up(seq->cache); /* a step that lacks the room says so */
+    }
+}
+
+enum qy_status qyi_tier_settle(struct qy_sequence *seq, int wait)
+{
+    struct qyi_tier *t = &seq->cache->tier;
+    enum qy_status st = QY_OK;
+
+    if (seq->n_sealed < seq->n_sent) {
+        st = wait ? qy_stream_wait(t->out, seq->sent, t->timeout_ns)
+                  : qy_stream_query(t->out, seq->sent);
+        if (st == QY_PENDING) {
+            return QY_OK;
+        }
+        if (st != QY_OK) {
+            return st;
+        }
+        for (uint32_t b = seq->n_sealed; b < seq->n_sent; b++) {
+            seq->addresses[b] = seq->homes[b];
+        }
+        qyi_sequence_seal(seq, seq->n_sent);
+    }
+    qyi_tier_drop_old(seq);
+    return QY_OK;
+}
+
+enum qy_status qyi_tier_forget(struct qy_sequence *seq, uint32_t n_tokens)
+{
+    struct qy_cache *cache = seq->cache;
+    struct qyi_tier *t = &cache->tier;
+    const uint32_t full = n_tokens >> cache->layout.shift;
+
+    if (qyi_tier_settle(seq, 1) != QY_OK) {
+        const enum qy_status st = qyi_tier_give_up(cache); /* no write may come later */
+
+        if (st != QY_OK) {
+            return st;
+        }
+    }
+    seq->n_sent = seq->n_sent < full ? seq->n_sent : full;
+    for (uint32_t layer = 0; t->residency && layer < cache->layout.n_layers; layer++) {
+        qyi_residency_forget(t->residency, seq->slot * cache->layout.n_layers + layer, n_tokens);
+    }
+    return QY_OK;
+}
+
+static enum qy_status copy_now(struct qy_cache *cache, const struct qy_copy_item *items, uint32_t n)
+{
+    struct qyi_tier *t = &cache->tier;
+    enum qy_status st = n == 0 ? QY_OK : qy_stream_copy(t->in, items, n);
+
+    if (st == QY_OK && n > 0) {
+        st = qy_stream_wait(t->in, qy_stream_record(t->in), t->timeout_ns);
+    }
+    return st;
+}
+
+enum qy_status qyi_tier_bring_tail(struct qy_sequence *seq)
+{
+    struct qy_cache *cache = seq->cache;
+    const struct qyi_layout *l = &cache->layout;
+    const uint32_t tail = seq->n_tokens >> l->shift;
+
+    seq->device_from = seq->device_from < tail ? seq->device_from : tail;
+    if (seq->n_tokens % l->block_tokens == 0 || seq->device[tail] != NULL) {
+        return QY_OK;
+    }
+    const enum qy_status st = qyi_tier_reserve(seq, tail, seq->n_tokens);
+    if (st != QY_OK) {
+        return st;
+    }
+    const struct qy_copy_item item = {.from = seq->homes[tail],
+                                      .to = seq->device[tail],
+                                      .bytes = (size_t)l->n_slabs * l->slab_bytes};
+    return copy_now(cache, &item, 1);
+}
+
+enum qy_status qyi_tier_copy(struct qy_sequence *dst, const struct qy_sequence *src)
+{
+    struct qy_cache *cache = dst->cache;
+    const struct qyi_layout *l = &cache->layout;
+    struct qy_copy_item *items = copies_of(dst);
+    const uint32_t tail = src->n_tokens >> l->shift;
+    uint32_t n = 0;
+
+    dst->n_sent = src->n_sealed;
+    dst->device_from = tail;
+    enum qy_status st = qyi_tier_reserve(dst, tail, src->n_tokens);
+    for (uint32_t b = 0; st == QY_OK && b < dst->n_blocks && l->index_slab_bytes > 0; b++) {
+        items[n++] = (struct qy_copy_item){
+            .from = src->index[b], .to = dst->index[b], .bytes = l->n_slabs * l->index_slab_bytes};
+    }
+    if (st == QY_OK && dst->n_blocks > tail) {
+        items[n++] = (struct qy_copy_item){.from = src->device[tail],
+                                           .to = dst->device[tail],
+                                           .bytes = (size_t)l->n_slabs * l->slab_bytes};
+    }
+    return st == QY_OK ? copy_now(cache, items, n) : st;
+}

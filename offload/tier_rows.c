@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From a layer's lists of token ids to rows on the device: what is resident is looked up, slots are
+ * taken for what is not, and the pulls of all (slice, KV head) start as one command. A list becomes a
+ * list of row numbers in the same order, so that attention over it gives the bits of a device that
+ * reads the homes.
+ */
+#include "offload/cache.h"
+
+static size_t list_at(const struct qy_cache *cache, size_t place)
+{
+    return place * cache->ids_capacity;
+}
+
+const uint32_t *qyi_tier_numbers(const struct qy_cache *cache, uint32_t slice, uint32_t head)
+{
+    return cache->tier.numbers + list_at(cache, (size_t)slice * cache->layout.n_kv_heads + head);
+}
+
+/* First place of ids [n] (ascending) that is at least id. */
+static uint32_t lower_bound(const uint32_t *ids, uint32_t n, uint32_t id)
+{
+    uint32_t lo = 0;
+
+    while (lo < n) {
+        const uint32_t mid = lo + (n - lo) / 2;
+
+        if (ids[mid] < id) {
+            lo = mid + 1;
+        } else {
+            n = mid;
+        }
+    }
+    return lo;
+}
+
+/* Row numbers of those of a list that lie in device blocks: places begin .. n - 1. */
+static void number_blocks(const struct qy_sequence *seq, uint32_t layer, uint32_t head,
+                          const uint32_t *ids, uint32_t begin, uint32_t n, uint32_t *numbers)
+{
+    const struct qy_cache *cache = seq->cache;
+    const struct qyi_layout *l = &cache->layout;
+    const uint32_t slab = (layer * l->n_kv_heads + head) * l->block_tokens;
+
+    for (uint32_t i = begin; i < n; i++) {
+        const uint8_t *block = seq->device[ids[i] >> l->shift];
+        const size_t row = (size_t)(block - cache->tier.rows) / l->row_bytes;
+
+        numbers[i] = (uint32_t)row + slab + (ids[i] & (l->block_tokens - 1));
+    }
+}
+
+/* Names what lies in a slot, for checks. */
+static uint64_t stamp_of(const struct qy_sequence *seq, uint32_t layer, uint32_t head)
+{
+    return ((uint64_t)seq->slot << 40) ^ ((uint64_t)layer << 20) ^ head;
+}
+
+static enum qy_status place_list(struct qy_cache *cache, uint32_t layer, uint32_t slice,
+                                 uint32_t head)
+{
+    struct qyi_tier *t = &cache->tier;
+    struct qy_sequence *seq = cache->step.slices[slice].seq;
+    const size_t place = (size_t)slice * cache->layout.n_kv_heads + head;
+    const uint32_t *ids = qyi_step_list(cache, slice, head);
+    uint32_t *numbers = t->numbers + list_at(cache, place);
+    uint32_t *misses = t->misses + list_at(cache, place);
+    const uint32_t set = seq->slot * cache->layout.n_layers + layer;
+    const uint32_t n = cache->step.n_listed[place];
+    const uint32_t n_low = lower_bound(ids, n, seq->device_from << cache->layout.shift);
+    const uint32_t n_miss =
+        qyi_residency_find(t->residency, set, head, ids, n_low, numbers, misses);
+
+    t->n_found[place] = n_low - n_miss;
+    t->n_missed[place] = n_miss;
+    number_blocks(seq, layer, head, ids, n_low, n, numbers);
+    if (n_miss == 0) {
+        return QY_OK;
+    }
+    const enum qy_status st =
+        qyi_residency_take(t->residency, set, head, ids, misses, n_miss, numbers);
+    if (st != QY_OK) { /* slots are reserved for the longest lists: this cannot be */
+        t->n_missed[place] = 0;
+        return QY_ERR_NOMEM;
+    }
+    for (uint32_t i = 0; i < n_miss; i++) {
+        t->pull_ids[list_at(cache, place) + i] = ids[misses[i]];
+        t->pull_slots[list_at(cache, place) + i] = numbers[misses[i]];
+    }
+    return QY_OK;
+}
+
+struct place_job {
+    struct qy_cache *cache;
+    uint32_t layer;
+};
+
+static int attends_list(const struct qy_cache *cache, uint32_t slice, uint32_t layer)
+{
+    const struct qyi_slice *s = &cache->step.slices[slice];
+
+    return s->n_tokens == 1 && qyi_slice_reach(cache, s, layer).reach != QYI_REACH_ALL;
+}
+
+/* Threads share the slices: each has sets of its own. */
+static void place_slices(void *arg, uint32_t thread, uint32_t n_threads)
+{
+    const struct place_job *job = arg;
+    struct qy_cache *cache = job->cache;
+    const struct qyi_micro_batch *now = qyi_step_now(cache);
+    struct qyi_tier *t = &cache->tier;
+    size_t begin;
+    size_t end;
+
+    qy_team_range(now->end - now->begin, thread, n_threads, &begin, &end);
+    for (uint32_t i = now->begin + (uint32_t)begin; i < now->begin + end; i++) {
+        const uint32_t n_heads = cache->layout.n_kv_heads;
+
+        t->slice_status[i] = QY_OK;
+        for (uint32_t h = 0; h < n_heads; h++) {
+            t->n_missed[(size_t)i * n_heads + h] = 0;
+            t->n_found[(size_t)i * n_heads + h] = 0;
+        }
+        if (!attends_list(cache, i, job->layer)) {
+            continue;
+        }
+        qyi_residency_begin(t->residency,
+                            cache->step.slices[i].seq->slot * cache->layout.n_layers + job->layer);
+        for (uint32_t h = 0; t->slice_status[i] == QY_OK && h < n_heads; h++) {
+            t->slice_status[i] = place_list(cache, job->layer, i, h);
+        }
+    }
+}
+
+/* What a micro-batch took and did not get is not resident. */
+static void forget_pulls(struct qy_cache *cache, uint32_t micro_batch)
+{
+    const struct qyi_micro_batch *m = &cache->step.micro[micro_batch];
+    const uint32_t n_heads = cache->layout.n_kv_heads;
+    struct qyi_tier *t = &cache->tier;
+    struct qyi_fetch *fetch = &t->fetches[micro_batch];
+
+    for (uint32_t i = m->begin; fetch->is_open && i < m->end; i++) {
+        const uint32_t set =
+            cache->step.slices[i].seq->slot * cache->layout.n_layers + fetch->layer;
+
+        for (uint32_t h = 0; h < n_heads; h++) {
+            const size_t place = (size_t)i * n_heads + h;
+
+            if (t->n_missed[place] > 0) {
+                qyi_residency_drop(t->residency, set, h, t->pull_ids + list_at(cache, place),
+                                   t->n_missed[place]);
+                t->n_missed[place] = 0;
+            }
+        }
+    }
+    fetch->is_open = 0;
+}
+
+/* One command for all that is missing. */
+static enum qy_status start_pulls(struct qy_cache *cache, uint32_t layer)
+{
+    const struct qyi_micro_batch *now = qyi_step_now(cache);
+    struct qyi_tier *t = &cache->tier;
+    struct qyi_fetch *fetch = &t->fetches[cache->step.now];
+    const uint32_t n_heads = cache->layout.n_kv_heads;
+    struct qy_gather_item *gathers = t->gathers + (size_t)now->begin * n_heads;
+    uint32_t n = 0;
+
+    for (uint32_t i = now->begin; i < now->end; i++) {
+        struct qy_sequence *seq = cache->step.slices[i].seq;
+
+        for (uint32_t h = 0; h < n_heads; h++) {
+            const size_t place = (size_t)i * n_heads + h;
+
+            if (t->n_missed[place] == 0) {
+                continue;
+            }
+            gathers[n] = (struct qy_gather_item){.rows = qyi_sequence_rows(seq, layer, h),
+                                                 .ids = t->pull_ids + list_at(cache, place),
+                                                 .slots = t->pull_slots + list_at(cache, place),
+                                                 .n = t->n_missed[place],
+                                                 .stamp = stamp_of(seq, layer, h)};
+            gathers[n++].rows.blocks = seq->homes;
+        }
+    }
+    if (n == 0) {
+        return QY_OK;
+    }
+    *fetch = (struct qyi_fetch){.layer = layer, .is_open = 1};
+    const enum qy_status st = qy_stream_gather(t->in, gathers, n, t->rows);
+    if (st != QY_OK) {
+        forget_pulls(cache, cache->step.now);
+        return st == QY_AGAIN ? QY_ERR_DEVICE : st; /* a step queues few commands */
+    }
+    fetch->here = qy_stream_record(t->in);
+    return QY_OK;
+}
+
+static void count(struct qy_cache *cache)
+{
+    const struct qyi_micro_batch *now = qyi_step_now(cache);
+    struct qyi_tier *t = &cache->tier;
+    const uint32_t n_heads = cache->layout.n_kv_heads;
+
+    for (uint32_t i = now->begin; i < now->end; i++) {
+        for (uint32_t h = 0; cache->step.slices[i].counted && h < n_heads; h++) {
+            const size_t place = (size_t)i * n_heads + h;
+
+            t->counts.found += t->n_found[place];
+            t->counts.asked += t->n_found[place] + t->n_missed[place];
+        }
+    }
+}
+
+enum qy_status qyi_tier_fetch(struct qy_cache *cache, uint32_t layer)
+{
+    const struct qyi_micro_batch *now = qyi_step_now(cache);
+    struct qyi_tier *t = &cache->tier;
+    struct place_job job = {.cache = cache, .layer = layer};
+    enum qy_status st = QY_OK;
+
+    if (t->residency == NULL) {
+        return QY_OK;
+    }
+    qy_team_run(cache->rt->team, place_slices, &job);
+    for (uint32_t i = now->begin; st == QY_OK && i < now->end; i++) {
+        st = t->slice_status[i];
+    }
+    if (st != QY_OK) {
+        t->fetches[cache->step.now] = (struct qyi_fetch){.layer = layer, .is_open = 1};
+        forget_pulls(cache, cache->step.now);
+        return st;
+    }
+    count(cache);
+    return start_pulls(cache, layer);
+}
+
+enum qy_status qyi_tier_wait(struct qy_cache *cache)
+{
+    struct qyi_tier *t = &cache->tier;
+    struct qyi_fetch *fetch = &t->fetches[cache->step.now];
+
+    if (!fetch->is_open) {
+        return QY_OK;
+    }
+    const enum qy_status st = qy_stream_wait(t->in, fetch->here, t->timeout_ns);
+    if (st != QY_OK) {
+        const enum qy_status reset = qyi_tier_reset(cache);
+        return reset == QY_OK ? st : reset;
+    }
+    fetch->is_open = 0;
+    return QY_OK;
+}
+
+/* What a stalled engine still holds must not land in slots and stages that are used again. */
+enum qy_status qyi_tier_reset(struct qy_cache *cache)
+{
+    for (uint32_t i = 0; i < cache->step.n_micro; i++) {
+        forget_pulls(cache, i);
+    }
+    return qy_stream_reset(cache->tier.in, cache->tier.timeout_ns);
+}
