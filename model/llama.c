@@ -7,6 +7,9 @@
  *                x += attention Wo;   x += swiglu(norm(x) Wgu) Wd
  *   logits = norm(x) Wout, only for the rows that were asked for
  *
+ * A step of several micro-batches runs them in turn, layer by layer: while the rows that one needs are
+ * on their way, another computes.
+ *
  * Rows of all sequences are stacked: sequences of any length, prefill chunks and single tokens,
  * share each product.
  */
@@ -158,38 +161,108 @@ void qy_model_times_reset(struct qy_model *model)
     memset(model->stage_ns, 0, sizeof model->stage_ns);
 }
 
-/* q, k, v of the normed rows in h, then attention into attn. */
-static enum qy_status attend(struct qy_model *model, struct qy_cache *cache, uint32_t l, uint32_t m,
-                             uint64_t *since)
+/* Where the rows of the whole step have their q, k, v and outputs. */
+static struct qy_qkv step_qkv(const struct qy_model *model)
 {
+    const struct qy_model_info *info = &model->info;
+    const size_t n_q = (size_t)info->n_heads * info->head_dim;
+    const size_t n_kv = (size_t)info->n_kv_heads * info->head_dim;
+
+    return (struct qy_qkv){.q = model->qkv,
+                           .k = model->qkv + n_q,
+                           .v = model->qkv + n_q + n_kv,
+                           .stride = n_q + 2 * n_kv,
+                           .out = model->attn};
+}
+
+/* A forward pass: what its parts share. */
+struct pass {
+    struct qy_model *model;
+    struct qy_cache *cache;
+    uint64_t since; /* of the stage that runs */
+};
+
+/* q, k, v of a micro-batch's normed rows in h; then attention starts. */
+static enum qy_status start_attention(struct pass *p, uint32_t micro_batch, uint32_t l)
+{
+    struct qy_model *model = p->model;
     const struct qy_model_info *info = &model->info;
     const struct qyi_layer *layer = &model->layers[l];
     struct qy_device *dev = model->params.dev;
-    const size_t n_q = (size_t)info->n_heads * info->head_dim;
-    const size_t n_kv = (size_t)info->n_kv_heads * info->head_dim, stride = n_q + 2 * n_kv;
-    const struct qy_qkv qkv = {.q = model->qkv,
-                               .k = model->qkv + n_q,
-                               .v = model->qkv + n_q + n_kv,
-                               .stride = stride,
-                               .out = model->attn};
+    const struct qy_row_range rows = qy_step_rows(p->cache, micro_batch);
+    const struct qy_qkv qkv = step_qkv(model);
+    const size_t at = rows.first * qkv.stride;
 
-    enum qy_status st = qy_weight_multiply(dev, layer->qkv, model->h, m, model->qkv);
+    enum qy_status st = qy_weight_multiply(
+        dev, layer->qkv, model->h + (size_t)rows.first * info->n_embd, rows.n, model->qkv + at);
     if (st == QY_OK && layer->qkv_bias != NULL) {
-        st = qy_device_bias(dev, model->qkv, m, (uint32_t)stride, layer->qkv_bias);
+        st = qy_device_bias(dev, model->qkv + at, rows.n, (uint32_t)qkv.stride, layer->qkv_bias);
     }
     if (st == QY_OK && layer->q_norm != NULL) {
-        st = qy_device_head_norm(dev, qkv.q, m, stride, info->n_heads, info->head_dim,
+        st = qy_device_head_norm(dev, qkv.q + at, rows.n, qkv.stride, info->n_heads, info->head_dim,
                                  layer->q_norm, info->norm_eps);
     }
     if (st == QY_OK && layer->k_norm != NULL) {
-        st = qy_device_head_norm(dev, qkv.k, m, stride, info->n_kv_heads, info->head_dim,
-                                 layer->k_norm, info->norm_eps);
+        st = qy_device_head_norm(dev, qkv.k + at, rows.n, qkv.stride, info->n_kv_heads,
+                                 info->head_dim, layer->k_norm, info->norm_eps);
     }
-    book(model, QY_MODEL_QKV, since, l, m);
+    book(model, QY_MODEL_QKV, &p->since, l, rows.n);
     if (st == QY_OK) {
-        st = qy_step_attend(cache, l, &qkv);
+        st = qy_step_attend_start(p->cache, micro_batch, l, &qkv);
     }
-    book(model, QY_MODEL_KV, since, l, m);
+    book(model, QY_MODEL_KV, &p->since, l, rows.n);
+    return st;
+}
+
+static enum qy_status finish_attention(struct pass *p, uint32_t micro_batch, uint32_t l)
+{
+    const struct qy_qkv qkv = step_qkv(p->model);
+    const enum qy_status st = qy_step_attend_finish(p->cache, micro_batch, l, &qkv);
+
+    book(p->model, QY_MODEL_KV, &p->since, l, qy_step_rows(p->cache, micro_batch).n);
+    return st;
+}
+
+/* What follows attention in a layer, for some rows: projection, feed-forward, the next layer's norm
+ * into h. */
+static enum qy_status feed_forward(struct pass *p, struct qy_row_range rows, uint32_t l)
+{
+    struct qy_model *model = p->model;
+    const struct qy_model_info *info = &model->info;
+    const struct qyi_layer *layer = &model->layers[l];
+    const float *norm =
+        l + 1 == info->n_layers ? model->output_norm : model->layers[l + 1].attn_norm;
+    struct qy_device *dev = model->params.dev;
+    const uint32_t m = rows.n;
+    const size_t first = rows.first;
+    float *x = model->x + first * info->n_embd, *h = model->h + first * info->n_embd;
+    float *gate_up = model->gate_up + first * 2 * info->n_ff;
+    float *act = model->act + first * info->n_ff;
+    const float *attn = model->attn + first * info->n_heads * info->head_dim;
+
+    enum qy_status st = qy_weight_multiply(dev, layer->out, attn, m, h);
+    if (st == QY_OK && layer->out_bias != NULL) {
+        st = qy_device_bias(dev, h, m, info->n_embd, layer->out_bias);
+    }
+    book(model, QY_MODEL_PROJECT, &p->since, l, m);
+    if (st == QY_OK) {
+        st = qy_device_add_norm(dev, x, h, m, info->n_embd, layer->ffn_norm, info->norm_eps, h);
+    }
+    book(model, QY_MODEL_NORM, &p->since, l, m);
+    if (st == QY_OK) {
+        st = qy_weight_multiply(dev, layer->gate_up, h, m, gate_up);
+    }
+    if (st == QY_OK) {
+        st = qy_device_swiglu(dev, gate_up, m, info->n_ff, act);
+    }
+    if (st == QY_OK) {
+        st = qy_weight_multiply(dev, layer->down, act, m, h);
+    }
+    book(model, QY_MODEL_MLP, &p->since, l, m);
+    if (st == QY_OK) {
+        st = qy_device_add_norm(dev, x, h, m, info->n_embd, norm, info->norm_eps, h);
+    }
+    book(model, QY_MODEL_NORM, &p->since, l, m);
     return st;
 }
 
@@ -204,55 +277,39 @@ static void keep_rows(struct qy_model *model, const uint32_t *rows, uint32_t n)
     }
 }
 
-/* All layers over the m rows in x. Returns with h = the normed rows that give logits. */
-static enum qy_status run_layers(struct qy_model *model, struct qy_cache *cache, uint32_t m,
-                                 const uint32_t *logit_rows, uint32_t n_logits, uint64_t *since)
+/* All layers over the m rows in x. Returns with h = the normed rows that give logits. Micro-batches
+ * take turns: each finishes a layer only when the others have started theirs. */
+static enum qy_status run_layers(struct pass *p, uint32_t m, const uint32_t *logit_rows,
+                                 uint32_t n_logits)
 {
+    struct qy_model *model = p->model;
     const struct qy_model_info *info = &model->info;
-    struct qy_device *dev = model->params.dev;
-    enum qy_status st = qy_device_norm(dev, model->x, m, info->n_embd, model->layers[0].attn_norm,
-                                       info->norm_eps, model->h);
-    for (uint32_t l = 0; st == QY_OK && l < info->n_layers; l++) {
-        const struct qyi_layer *layer = &model->layers[l];
-        const int last = l + 1 == info->n_layers;
-        book(model, QY_MODEL_NORM, since, l, m);
-        st = attend(model, cache, l, m, since);
-        if (st != QY_OK || (last && n_logits == 0)) {
-            return st;
-        }
-        if (last) {
-            keep_rows(model, logit_rows, n_logits);
-            m = n_logits;
-        }
+    const uint32_t n_micro = qy_step_micro_batches(p->cache);
+    enum qy_status st = qy_device_norm(model->params.dev, model->x, m, info->n_embd,
+                                       model->layers[0].attn_norm, info->norm_eps, model->h);
 
-        st = qy_weight_multiply(dev, layer->out, model->attn, m, model->h);
-        if (st == QY_OK && layer->out_bias != NULL) {
-            st = qy_device_bias(dev, model->h, m, info->n_embd, layer->out_bias);
-        }
-        book(model, QY_MODEL_PROJECT, since, l, m);
-        if (st == QY_OK) {
-            st = qy_device_add_norm(dev, model->x, model->h, m, info->n_embd, layer->ffn_norm,
-                                    info->norm_eps, model->h);
-        }
-        book(model, QY_MODEL_NORM, since, l, m);
-        if (st == QY_OK) {
-            st = qy_weight_multiply(dev, layer->gate_up, model->h, m, model->gate_up);
-        }
-        if (st == QY_OK) {
-            st = qy_device_swiglu(dev, model->gate_up, m, info->n_ff, model->act);
-        }
-        if (st == QY_OK) {
-            st = qy_weight_multiply(dev, layer->down, model->act, m, model->h);
-        }
-        book(model, QY_MODEL_MLP, since, l, m);
-        if (st == QY_OK) {
-            const float *norm = last ? model->output_norm : model->layers[l + 1].attn_norm;
-            st = qy_device_add_norm(dev, model->x, model->h, m, info->n_embd, norm, info->norm_eps,
-                                    model->h);
+    book(model, QY_MODEL_NORM, &p->since, 0, m);
+    for (uint32_t l = 0; l < info->n_layers; l++) {
+        for (uint32_t i = 0; st == QY_OK && i < n_micro; i++) {
+            if (l > 0) {
+                st = finish_attention(p, i, l - 1);
+            }
+            if (st == QY_OK && l > 0) {
+                st = feed_forward(p, qy_step_rows(p->cache, i), l - 1);
+            }
+            if (st == QY_OK) {
+                st = start_attention(p, i, l);
+            }
         }
     }
-    book(model, QY_MODEL_NORM, since, info->n_layers, m);
-    return st;
+    for (uint32_t i = 0; st == QY_OK && i < n_micro; i++) {
+        st = finish_attention(p, i, info->n_layers - 1);
+    }
+    if (st != QY_OK || n_logits == 0) {
+        return st;
+    }
+    keep_rows(model, logit_rows, n_logits);
+    return feed_forward(p, (struct qy_row_range){0, n_logits}, info->n_layers - 1);
 }
 
 /* Gathers the slices' ids and checks the call. */
@@ -300,22 +357,22 @@ enum qy_status qy_model_forward(struct qy_model *model, struct qy_cache *cache,
     if (st != QY_OK) {
         return st;
     }
-    uint64_t since = qy_clock_ns();
+    struct pass pass = {.model = model, .cache = cache, .since = qy_clock_ns()};
     st = qy_step_begin(cache, slices, n_slices, err);
     if (st != QY_OK) {
         return st;
     }
-    book(model, QY_MODEL_KV, &since, 0, m);
+    book(model, QY_MODEL_KV, &pass.since, 0, m);
 
     struct qy_device *dev = model->params.dev;
     st = qy_weight_rows(dev, model->embed, model->ids, m, model->x);
-    book(model, QY_MODEL_EMBED, &since, 0, m);
+    book(model, QY_MODEL_EMBED, &pass.since, 0, m);
     if (st == QY_OK) {
-        st = run_layers(model, cache, m, logit_rows, n_logits, &since);
+        st = run_layers(&pass, m, logit_rows, n_logits);
     }
     if (st == QY_OK && n_logits > 0) {
         st = qy_weight_multiply(dev, model->output, model->h, n_logits, logits);
-        book(model, QY_MODEL_OUTPUT, &since, 0, n_logits);
+        book(model, QY_MODEL_OUTPUT, &pass.since, 0, n_logits);
     }
     if (st != QY_OK) {
         qy_step_abort(cache);
@@ -326,6 +383,6 @@ enum qy_status qy_model_forward(struct qy_model *model, struct qy_cache *cache,
                                 : "");
     }
     st = qy_step_end(cache);
-    book(model, QY_MODEL_KV, &since, 0, m);
+    book(model, QY_MODEL_KV, &pass.since, 0, m);
     return st;
 }
