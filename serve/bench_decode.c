@@ -19,6 +19,7 @@ struct decode {
     uint64_t n_fed;
     uint64_t *samples;
     uint64_t prefill_ns;
+    uint64_t moved_ns; /* of all steps, what movement takes alone; 0: nothing moves */
     struct qyi_report report;
 };
 
@@ -119,12 +120,40 @@ static enum qy_status time_steps(struct decode *d, struct qy_error *err)
     return st;
 }
 
+/* As many steps again, with every pull waited for at once: what movement takes alone. */
+static enum qy_status time_movement(struct decode *d, struct qy_error *err)
+{
+    struct qy_cache_stats stats;
+    enum qy_status st = QY_OK;
+    qy_cache_stats_reset(d->engine.cache);
+    qy_cache_set_overlap(d->engine.cache, 0);
+    for (uint64_t i = 0; st == QY_OK && i < d->report.n_steps && !qyi_interrupted(); i++) {
+        st = step(d, err);
+    }
+    qy_cache_stats(d->engine.cache, &stats);
+    d->moved_ns = stats.stage_ns[QY_STAGE_WAIT];
+    return st;
+}
+
+/* Share of the movement that computing did not wait for. */
+static double overlap(const struct decode *d)
+{
+    return 1.0 - (double)d->report.cache.stage_ns[QY_STAGE_WAIT] / (double)d->moved_ns;
+}
+
 static void print_json(const struct decode *d, double step_ms, double ceiling)
 {
     const struct qyi_args *args = d->engine.app->args;
     const struct qy_cache_stats *c = &d->report.cache;
     cJSON *object = cJSON_CreateObject();
     qyi_report_json(&d->engine, &d->report, object);
+    if (d->moved_ns > 0) {
+        cJSON_AddNumberToObject(object, "overlap", overlap(d));
+        cJSON_AddNumberToObject(object, "movement_alone_ms",
+                                (double)d->moved_ns * 1e-6 / (double)d->report.n_steps);
+    } else {
+        cJSON_AddNullToObject(object, "overlap");
+    }
     cJSON_DeleteItemFromObject(object, "decode_tps");
     if (args->file == NULL) {
         cJSON_DeleteItemFromObject(object, "prefill_tps");
@@ -162,6 +191,13 @@ static void print_text(const struct decode *d, double step_ms, double ceiling)
            args->file == NULL ? "; rows are random: speed only" : "");
     fflush(stdout);
     qyi_report_print(&d->engine, &d->report, stdout);
+    if (d->moved_ns > 0) {
+        printf(
+            "  overlap       %.2f: movement takes %.1f ms of a step alone, %.1f ms of it were "
+            "waited for\n",
+            overlap(d), (double)d->moved_ns * 1e-6 / (double)d->report.n_steps,
+            (double)d->report.cache.stage_ns[QY_STAGE_WAIT] * 1e-6 / (double)d->report.n_steps);
+    }
 }
 
 static enum qy_status run(struct decode *d, struct qy_error *err)
@@ -169,17 +205,20 @@ static enum qy_status run(struct decode *d, struct qy_error *err)
     struct qyi_app *app = d->engine.app;
     const struct qyi_args *args = app->args;
     const uint32_t chunk = (uint32_t)app->program.chunk, batch = (uint32_t)args->batch;
-    const struct qyi_engine_params params = {.max_sequences = batch,
-                                             .max_tokens =
-                                                 (uint32_t)(args->context + args->steps + WARM_UP),
-                                             .max_step_tokens = chunk > batch ? chunk : batch,
-                                             .max_logits = batch};
+    const struct qyi_engine_params params = {
+        .max_sequences = batch,
+        .max_tokens = (uint32_t)(args->context + 2 * args->steps + WARM_UP),
+        .max_step_tokens = chunk > batch ? chunk : batch,
+        .max_logits = batch};
     enum qy_status st = qyi_engine_open_model(&d->engine, &params, err);
     if (st == QY_OK) {
         st = fill(d, err);
     }
     if (st == QY_OK) {
         st = time_steps(d, err);
+    }
+    if (st == QY_OK && !qy_device_caps(d->engine.dev)->unified) {
+        st = time_movement(d, err);
     }
     if (st == QY_OK && d->report.n_steps > 0) {
         const double step_ms = (double)qyi_bench_median(d->samples, d->report.n_steps) * 1e-6;

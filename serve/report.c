@@ -98,6 +98,29 @@ static void print_audit(const struct qyi_engine *engine, const struct qyi_report
     }
 }
 
+static double hit_rate(const struct qy_cache_stats *c)
+{
+    return c->rows_asked > 0 ? (double)c->rows_found / (double)c->rows_asked : 1.0;
+}
+
+/* What moved between home and a discrete device. */
+static void print_moved(const struct qyi_report *report, FILE *out)
+{
+    const struct qy_cache_stats *c = &report->cache;
+    char a[32], b[32], d[32];
+    if (c->device_reserved_bytes == 0) {
+        return;
+    }
+    fprintf(out, "  moved         %s to the device, %s to the host; ",
+            qy_format_size(c->to_device_bytes, a, sizeof a),
+            qy_format_size(c->to_host_bytes, b, sizeof b));
+    if (c->rows_asked > 0) {
+        fprintf(out, "%.1f %% of the rows asked for were there; ", 100.0 * hit_rate(c));
+    }
+    fprintf(out, "%s of the device reserved\n",
+            qy_format_size(c->device_reserved_bytes, d, sizeof d));
+}
+
 static void print_stages(const struct qyi_report *report, FILE *out)
 {
     uint64_t total = 0;
@@ -144,6 +167,7 @@ void qyi_report_print(const struct qyi_engine *engine, const struct qyi_report *
             qy_format_size(c->read_bytes, a, sizeof a),
             qy_format_size(c->index_read_bytes, d, sizeof d),
             qy_format_size(c->dense_read_bytes, b, sizeof b));
+    print_moved(report, out);
     print_audit(engine, report, out);
     fprintf(out, "  memory        weights %s packed beside the file, activations %s\n",
             qy_format_size(qy_model_weight_bytes(engine->model), a, sizeof a),
@@ -164,6 +188,17 @@ void qyi_report_json(const struct qyi_engine *engine, const struct qyi_report *r
     cJSON_AddNumberToObject(bytes, "index", (double)c->index_bytes);
     cJSON_AddNumberToObject(bytes, "remote", 0);
     cJSON_AddNumberToObject(bytes, "disk", 0);
+    cJSON *moved = cJSON_AddObjectToObject(object, "bytes");
+    cJSON_AddNumberToObject(moved, "h2d", (double)c->to_device_bytes);
+    cJSON_AddNumberToObject(moved, "d2h", (double)c->to_host_bytes);
+    cJSON_AddNumberToObject(moved, "net", 0);
+    cJSON_AddNumberToObject(moved, "disk", 0);
+    if (c->rows_asked > 0) {
+        cJSON_AddNumberToObject(object, "hit_rate", hit_rate(c));
+    } else {
+        cJSON_AddNullToObject(object, "hit_rate"); /* nothing was asked of a residency cache */
+    }
+    cJSON_AddNumberToObject(object, "device_reserved_bytes", (double)c->device_reserved_bytes);
     cJSON_AddStringToObject(object, "policy", engine->app->retrieval.policy);
     cJSON_AddNumberToObject(object, "attended", qyi_attended(c));
     cJSON_AddNumberToObject(object, "attended_sparse", qyi_attended_sparse(c));
