@@ -11,10 +11,13 @@
  *   clock  1: asked for since the hand came by, 2: not. The hand turns a 1 into a 2 and takes a 2.
  *          chosen: a row that was just brought counts as asked for
  *
- * Measured (quarry bench residency, SmolLM2-135M, 4,096 tokens of text and of code, presets fast and
- * faithful): of the rows chosen by a2ats+, with slots for twice the rows of a step, lru finds .895,
- * .873, .765, lfu .896, .881, .773, clock .892, .869, .761 (text fast, code fast, text faithful).
- * lfu is the default. A step's beginning costs about 0.1 ns per slot.
+ * Measured (quarry bench residency, SmolLM2-135M, 4,096 tokens): share of the rows chosen by a2ats+
+ * that are found, with slots for 1.5 / 2 / 3 times the rows of a step
+ *
+ *             text, fast          code, fast          text, faithful
+ *   lru    .837 / .895 / .939  .804 / .873 / .935  .668 / .765 / .874
+ *   lfu    .840 / .896 / .940  .812 / .881 / .940  .675 / .773 / .884
+ *   clock  .834 / .892 / .935  .801 / .869 / .928  .666 / .761 / .870
  *
  * To find the next victim is to look for the byte `level` from a cursor on, and where there is none
  * to go on with the next lower byte that occurs. The cursor stays where it is until the next step:
