@@ -149,6 +149,29 @@ static void chooses_what_the_three_calls_do(void **unused)
     }
 }
 
+/* Threads that share an item of short slabs keep to their own ranges. */
+static void ranges_of_short_slabs_do_not_overlap(void **unused)
+{
+    (void)unused;
+    for (enum qy_cpu_level level = QY_CPU_PLAIN; level <= conf_best(); level++) {
+        for (uint32_t shift = 3; shift <= 4; shift++) {
+            struct conf c;
+            struct conf_quantizer z;
+            struct conf_codes s;
+
+            conf_open(&c, level, 2);
+            conf_quantizer_open(&z, 256, 128, 4, 16, 0);
+            conf_codes_fill(&c, &z, &s, shift, 2200);
+            for (int repeat = 0; repeat < 20; repeat++) {
+                one(&c, &z, &s, 3, 5, 2100, 1999, 0.3F);
+            }
+            conf_codes_close(&s);
+            conf_quantizer_close(&z);
+            conf_close(&c);
+        }
+    }
+}
+
 /* The places that a sample looks at hold all of the best, or none of them. */
 static void misleading_samples_do_not_matter(void **unused)
 {
@@ -321,6 +344,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(chooses_what_the_three_calls_do),
+        cmocka_unit_test(ranges_of_short_slabs_do_not_overlap),
         cmocka_unit_test(misleading_samples_do_not_matter),
         cmocka_unit_test(items_and_threads_do_not_change_the_choice),
         cmocka_unit_test(odd_queries_and_budgets_are_defined),
