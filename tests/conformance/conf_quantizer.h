@@ -12,7 +12,7 @@ struct conf_quantizer {
 };
 
 /* d, m, bits, n_words */
-enum { CONF_SHAPES = 14 };
+enum { CONF_SHAPES = 15 };
 extern const uint32_t conf_shapes[CONF_SHAPES][4];
 
 /* kind 0: any numbers; 1: small integers, many equal words. */
