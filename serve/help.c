@@ -43,6 +43,8 @@ static const struct {
     {QYI_BENCH, "decode", "steps of the model, or with --shape of layers without one"},
     {QYI_BENCH, "kernels", "each kernel of a step alone"},
     {QYI_BENCH, "link", "copies between home memory and the device, by rows and by sizes"},
+    {QYI_BENCH, "residency",
+     "rows of a step that were attended before, by size and eviction (needs -f)"},
 };
 enum { N_TOPICS = sizeof topics / sizeof topics[0] };
 

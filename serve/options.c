@@ -109,9 +109,7 @@ static const struct qyi_command_info commands[] = {
      "quality of a policy against dense attention on the same tokens",
      "ppl|recall|needle|aggregate|turns"},
     {QYI_BENCH, "bench", "decode|kernels|link|residency [options]",
-     "speed, with the ceiling beside each figure; residency: how many rows of a step were attended "
-     "before",
-     "decode|kernels|link|residency"},
+     "speed, with the ceiling beside each figure", "decode|kernels|link|residency"},
     {QYI_CALIBRATE, "calibrate", "[-m MODEL] [-t FILE]... [-o FILE.qcb] [--policy NAME] [options]",
      "learn the codebook that a2ats+ or a2ats needs", NULL},
     {QYI_DOCTOR, "doctor", "", "what this machine and build can do, and what to fix", NULL},
