@@ -160,13 +160,6 @@ static void print_json(const struct decode *d, double step_ms, double ceiling)
     }
     cJSON_AddNumberToObject(object, "tokens_per_s", (double)args->batch / step_ms * 1e3);
     cJSON_AddNumberToObject(object, "step_ms", step_ms);
-    cJSON *bytes = cJSON_AddObjectToObject(object, "bytes"); /* a unified device moves none */
-    cJSON_AddNumberToObject(bytes, "h2d", 0);
-    cJSON_AddNumberToObject(bytes, "d2h", 0);
-    cJSON_AddNumberToObject(bytes, "net", 0);
-    cJSON_AddNumberToObject(bytes, "disk", 0);
-    cJSON_AddNullToObject(object, "hit_rate");
-    cJSON_AddNullToObject(object, "overlap");
     cJSON_AddNumberToObject(object, "batch", (double)args->batch);
     cJSON_AddNumberToObject(object, "context", (double)args->context);
     cJSON_AddStringToObject(object, "kernels", qy_device_caps(d->engine.dev)->kernels);

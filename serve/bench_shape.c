@@ -86,6 +86,12 @@ static enum qy_status open_cache(struct qyi_shape_bench *b, struct qy_error *err
         .max_sequences = batch,
         .max_tokens = (uint32_t)(args->context + 2 * (args->steps + ROUNDS_BEFORE)),
         .max_step_tokens = batch};
+    if (st == QY_OK && !qy_device_caps(b->dev)->unified) {
+        return qy_error_set(err, QY_ERR_UNSUPPORTED,
+                            "device '%s': --shape times attention on a device that shares memory, "
+                            "as 'host' does; give a model for others",
+                            b->app->program.device);
+    }
     return st == QY_OK ? qy_cache_open(&params, &b->cache, err) : st;
 }
 

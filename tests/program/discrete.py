@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""A discrete device as the program's user meets it: the same answers, bounded memory, clear errors.
+
+usage: discrete.py QUARRY MAKE_GGUF
+"""
+import sys
+import unittest
+
+from program import ENV, TEXT, Case, tiny, write
+
+SMALL = ("--set", "retrieval.min_tokens=0", "--set", "cache.sinks=4", "--set", "cache.window=16", "--set",
+         "cache.block_tokens=32", "--set", "model.chunk=64")
+
+
+class Discrete(Case):
+    def generate(self, *more):
+        return self.json("generate", "-m", tiny(), "-f", write("t.txt", TEXT), "-n", "24", "--ctx", "600",
+                         *SMALL, *more)
+
+    def test_answers_are_those_of_the_unified_device(self):
+        for policy in (("dense",), ("exact", "--budget", "24"), ("quest", "--budget", "24")):
+            with self.subTest(policy=policy):
+                want = self.generate("--policy", *policy)
+                have = self.generate("--policy", *policy, "--device", "host-discrete:8M")
+                self.assertEqual(have["tokens"], want["tokens"])
+                self.assertEqual(want["bytes"], {"h2d": 0, "d2h": 0, "net": 0, "disk": 0})
+                self.assertIsNone(want["hit_rate"])
+                self.assertLessEqual(have["device_reserved_bytes"], 8 << 20)
+                if policy != ("dense",):
+                    self.assertGreater(have["bytes"]["h2d"], 0)
+                    self.assertTrue(0 <= have["hit_rate"] <= 1)
+
+    def test_a_device_too_small_is_refused_with_the_numbers(self):
+        self.refused(1, r"cache.device_bytes '100.0 KiB': .* need at least .* raise it", "generate", "-m",
+                     tiny(), "-f", write("t.txt", TEXT), "--policy", "exact", "--budget", "24",
+                     "--device", "host-discrete:100K", *SMALL)
+        self.refused(1, r"--shape times attention on a device that shares memory", "bench", "decode",
+                     "--shape", "smollm2-135m", "--context", "600", "--device", "host-discrete:64M")
+
+    def test_bench_decode_tells_what_moved(self):
+        base = ("bench", "decode", "-m", tiny(), "-f", write("t.txt", TEXT), "--batch", "4", "--context",
+                "300", "--steps", "4", "--policy", "exact", "--budget", "24", "--device",
+                "host-discrete:16M", *SMALL)
+        for n in ("1", "2", "auto"):
+            out = self.json(*base, "--set", "step.micro_batches=" + n, "--link-gbps", "1")
+            self.assertGreater(out["bytes"]["h2d"], 0)
+            self.assertTrue(0 < out["hit_rate"] < 1)
+            self.assertLessEqual(out["overlap"], 1)
+            self.assertGreater(out["movement_alone_ms"], 0)
+
+
+if __name__ == "__main__":
+    ENV["QY_MODEL_FILE"] = ""
+    tests = unittest.defaultTestLoader.loadTestsFromTestCase(Discrete)
+    sys.exit(not unittest.TextTestRunner().run(tests).wasSuccessful())
