@@ -30,6 +30,7 @@ struct qy_sequence {
     /* Of a discrete device; see tier.h. */
     uint8_t **device;     /* [max_blocks] device blocks, from device_from on; else NULL */
     uint32_t device_from; /* blocks */
+    uint32_t generation;  /* goes up when the slot is given to another sequence */
     uint32_t n_sent;      /* blocks 0 .. n_sent - 1 are home, or on their way: by `sent` */
     struct qy_event sent;
 };

@@ -84,6 +84,7 @@ void qy_sequence_close(struct qy_sequence *seq)
     seq->n_tokens = 0;
     qyi_sequence_release(seq, 0, 0);
     seq->device_from = 0;
+    seq->generation++;
     seq->is_open = 0;
     seq->cache->n_open--;
 }

@@ -273,7 +273,11 @@ enum qy_status qyi_layer_fetch(struct qy_cache *cache, uint32_t layer, const str
 
 enum qy_status qyi_layer_wait(struct qy_cache *cache, uint32_t layer, const struct qy_qkv *qkv)
 {
-    (void)layer;
+    const enum qy_status st = qyi_tier_wait(cache);
+
     (void)qkv;
-    return qyi_tier_wait(cache);
+    if (st == QY_OK) {
+        qyi_tier_check(cache, layer);
+    }
+    return st;
 }

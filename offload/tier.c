@@ -3,6 +3,11 @@
 #include "offload/cache.h"
 
 enum { ALIGN = 64, SIZE_TEXT = 32, STREAM_COMMANDS = 256 };
+#ifdef NDEBUG
+static const int debug_build = 0;
+#else
+static const int debug_build = 1;
+#endif
 
 static size_t rounded(size_t bytes)
 {
@@ -126,7 +131,12 @@ static int open_lists(struct qy_cache *cache)
     const size_t items = qyi_cache_items(cache);
     const size_t ids = items * cache->ids_capacity;
     struct qyi_tier *t = &cache->tier;
+    const int stamped = t->plan.slots_per_set > 0 && debug_build;
 
+    if (stamped) {
+        t->stamps =
+            qy_alloc_zero(mem, (size_t)t->plan.n_sets * t->plan.slots_per_set * sizeof(*t->stamps));
+    }
     t->free_blocks = qy_alloc_zero(mem, t->plan.n_blocks * sizeof(*t->free_blocks));
     t->gathers = qy_alloc_zero(mem, items * sizeof(*t->gathers));
     t->numbers = qy_alloc_zero(mem, ids * sizeof(*t->numbers));
@@ -135,6 +145,7 @@ static int open_lists(struct qy_cache *cache)
     t->pull_slots = qy_alloc_zero(mem, ids * sizeof(*t->pull_slots));
     t->n_found = qy_alloc_zero(mem, items * sizeof(*t->n_found));
     t->n_missed = qy_alloc_zero(mem, items * sizeof(*t->n_missed));
+    t->n_taken = qy_alloc_zero(mem, items * sizeof(*t->n_taken));
     t->slice_status = qy_alloc_zero(mem, cache->params.max_sequences * sizeof(*t->slice_status));
     t->copies = qy_alloc_zero(mem, (size_t)2 * cache->max_blocks * cache->params.max_sequences *
                                        sizeof(*t->copies));
@@ -143,8 +154,8 @@ static int open_lists(struct qy_cache *cache)
     t->pass_blocks =
         qy_alloc_zero(mem, (size_t)QYI_STAGES * cache->max_blocks * sizeof(*t->pass_blocks));
     return !t->free_blocks || !t->gathers || !t->numbers || !t->misses || !t->pull_ids ||
-           !t->pull_slots || !t->n_found || !t->n_missed || !t->slice_status || !t->copies ||
-           !t->pass_copies || !t->pass_blocks;
+           !t->pull_slots || !t->n_found || !t->n_missed || !t->n_taken || !t->slice_status ||
+           !t->copies || !t->pass_copies || (stamped && !t->stamps) || !t->pass_blocks;
 }
 
 static enum qy_status open_memory(struct qy_cache *cache, struct qy_error *err)
@@ -209,6 +220,7 @@ void qyi_tier_close(struct qy_cache *cache)
     qy_free(mem, t->pass_copies);
     qy_free(mem, t->copies);
     qy_free(mem, t->slice_status);
+    qy_free(mem, t->n_taken);
     qy_free(mem, t->n_missed);
     qy_free(mem, t->n_found);
     qy_free(mem, t->pull_slots);
@@ -217,6 +229,7 @@ void qyi_tier_close(struct qy_cache *cache)
     qy_free(mem, t->numbers);
     qy_free(mem, t->gathers);
     qy_free(mem, t->free_blocks);
+    qy_free(mem, t->stamps);
     qy_device_free(cache->dev, t->memory);
 }
 

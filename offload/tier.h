@@ -65,8 +65,9 @@ struct qyi_tier {
     uint32_t *numbers; /* row numbers of a list */
     uint32_t *misses;  /* places in the list     */
     uint32_t *pull_ids, *pull_slots;
-    uint32_t *n_found, *n_missed; /* per item */
-    enum qy_status *slice_status; /* [max_sequences] */
+    uint32_t *n_found, *n_missed, *n_taken; /* per item; taken: missed, with slots */
+    enum qy_status *slice_status;           /* [max_sequences] */
+    uint64_t *stamps; /* [slots] what lies in each; NULL but in debug builds, see tier_check.c */
     struct qyi_fetch fetches[QY_MICRO_BATCHES];
     struct qy_copy_item *copies;      /* [max_sequences][2 * max_blocks]: blocks on their way */
     struct qy_copy_item *pass_copies; /* [QYI_STAGES][segment_blocks]                         */
@@ -116,6 +117,10 @@ QY_MUST enum qy_status qyi_tier_send_index(struct qy_sequence *seq, uint32_t n_b
 QY_MUST enum qy_status qyi_tier_fetch(struct qy_cache *cache, uint32_t layer);
 /* Waits for the pulls. On failure what was pulled is forgotten. [noalloc] */
 QY_MUST enum qy_status qyi_tier_wait(struct qy_cache *cache);
+/* tier_check.c: names the rows of (sequence, layer, KV head); do those of the running lists lie where
+ * they are looked for? */
+uint64_t qyi_tier_stamp(const struct qy_sequence *seq, uint32_t layer, uint32_t head);
+void qyi_tier_check(const struct qy_cache *cache, uint32_t layer);
 /* Row numbers of the list of (slice, KV head), in its order. */
 const uint32_t *qyi_tier_numbers(const struct qy_cache *cache, uint32_t slice, uint32_t head);
 

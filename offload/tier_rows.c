@@ -50,43 +50,50 @@ static void number_blocks(const struct qy_sequence *seq, uint32_t layer, uint32_
     }
 }
 
-/* Names what lies in a slot, for checks. */
-static uint64_t stamp_of(const struct qy_sequence *seq, uint32_t layer, uint32_t head)
+/* The residency cache's set of a sequence's layer. */
+static uint32_t set_of(const struct qy_cache *cache, const struct qy_sequence *seq, uint32_t layer)
 {
-    return ((uint64_t)seq->slot << 40) ^ ((uint64_t)layer << 20) ^ head;
+    return seq->slot * cache->layout.n_layers + layer;
 }
 
-static enum qy_status place_list(struct qy_cache *cache, uint32_t layer, uint32_t slice,
-                                 uint32_t head)
+/* Looks up the list of (slice, KV head). What is missing is left to take_list. */
+static void find_list(struct qy_cache *cache, uint32_t layer, uint32_t slice, uint32_t head)
 {
     struct qyi_tier *t = &cache->tier;
-    struct qy_sequence *seq = cache->step.slices[slice].seq;
+    const struct qy_sequence *seq = cache->step.slices[slice].seq;
     const size_t place = (size_t)slice * cache->layout.n_kv_heads + head;
     const uint32_t *ids = qyi_step_list(cache, slice, head);
     uint32_t *numbers = t->numbers + list_at(cache, place);
-    uint32_t *misses = t->misses + list_at(cache, place);
-    const uint32_t set = seq->slot * cache->layout.n_layers + layer;
     const uint32_t n = cache->step.n_listed[place];
     const uint32_t n_low = lower_bound(ids, n, seq->device_from << cache->layout.shift);
-    const uint32_t n_miss =
-        qyi_residency_find(t->residency, set, head, ids, n_low, numbers, misses);
 
-    t->n_found[place] = n_low - n_miss;
-    t->n_missed[place] = n_miss;
+    t->n_missed[place] = qyi_residency_find(t->residency, set_of(cache, seq, layer), head, ids,
+                                            n_low, numbers, t->misses + list_at(cache, place));
+    t->n_found[place] = n_low - t->n_missed[place];
     number_blocks(seq, layer, head, ids, n_low, n, numbers);
-    if (n_miss == 0) {
-        return QY_OK;
+}
+
+/* Slots for what the list misses. */
+static enum qy_status take_list(struct qy_cache *cache, uint32_t layer, uint32_t slice,
+                                uint32_t head)
+{
+    struct qyi_tier *t = &cache->tier;
+    const struct qy_sequence *seq = cache->step.slices[slice].seq;
+    const size_t place = (size_t)slice * cache->layout.n_kv_heads + head;
+    const uint32_t *ids = qyi_step_list(cache, slice, head);
+    const uint32_t *misses = t->misses + list_at(cache, place);
+    uint32_t *numbers = t->numbers + list_at(cache, place);
+    const uint32_t n = t->n_missed[place];
+
+    if (qyi_residency_take(t->residency, set_of(cache, seq, layer), head, ids, misses, n,
+                           numbers) != QY_OK) {
+        return QY_ERR_NOMEM; /* slots are reserved for the longest lists: this cannot be */
     }
-    const enum qy_status st =
-        qyi_residency_take(t->residency, set, head, ids, misses, n_miss, numbers);
-    if (st != QY_OK) { /* slots are reserved for the longest lists: this cannot be */
-        t->n_missed[place] = 0;
-        return QY_ERR_NOMEM;
-    }
-    for (uint32_t i = 0; i < n_miss; i++) {
+    for (uint32_t i = 0; i < n; i++) {
         t->pull_ids[list_at(cache, place) + i] = ids[misses[i]];
         t->pull_slots[list_at(cache, place) + i] = numbers[misses[i]];
     }
+    t->n_taken[place] = n;
     return QY_OK;
 }
 
@@ -102,33 +109,43 @@ static int attends_list(const struct qy_cache *cache, uint32_t slice, uint32_t l
     return s->n_tokens == 1 && qyi_slice_reach(cache, s, layer).reach != QYI_REACH_ALL;
 }
 
+/* All heads are looked up before slots are taken: what one takes is none that another asks for. */
+static void place_slice(struct qy_cache *cache, uint32_t layer, uint32_t slice)
+{
+    struct qyi_tier *t = &cache->tier;
+    const uint32_t n_heads = cache->layout.n_kv_heads;
+    enum qy_status st = QY_OK;
+
+    for (uint32_t h = 0; h < n_heads; h++) {
+        const size_t place = (size_t)slice * n_heads + h;
+
+        t->n_found[place] = 0;
+        t->n_missed[place] = 0;
+        t->n_taken[place] = 0;
+    }
+    if (attends_list(cache, slice, layer)) {
+        qyi_residency_begin(t->residency, set_of(cache, cache->step.slices[slice].seq, layer));
+        for (uint32_t h = 0; h < n_heads; h++) {
+            find_list(cache, layer, slice, h);
+        }
+        for (uint32_t h = 0; st == QY_OK && h < n_heads; h++) {
+            st = take_list(cache, layer, slice, h);
+        }
+    }
+    t->slice_status[slice] = st;
+}
+
 /* Threads share the slices: each has sets of its own. */
 static void place_slices(void *arg, uint32_t thread, uint32_t n_threads)
 {
     const struct place_job *job = arg;
-    struct qy_cache *cache = job->cache;
-    const struct qyi_micro_batch *now = qyi_step_now(cache);
-    struct qyi_tier *t = &cache->tier;
+    const struct qyi_micro_batch *now = qyi_step_now(job->cache);
     size_t begin;
     size_t end;
 
     qy_team_range(now->end - now->begin, thread, n_threads, &begin, &end);
-    for (uint32_t i = now->begin + (uint32_t)begin; i < now->begin + end; i++) {
-        const uint32_t n_heads = cache->layout.n_kv_heads;
-
-        t->slice_status[i] = QY_OK;
-        for (uint32_t h = 0; h < n_heads; h++) {
-            t->n_missed[(size_t)i * n_heads + h] = 0;
-            t->n_found[(size_t)i * n_heads + h] = 0;
-        }
-        if (!attends_list(cache, i, job->layer)) {
-            continue;
-        }
-        qyi_residency_begin(t->residency,
-                            cache->step.slices[i].seq->slot * cache->layout.n_layers + job->layer);
-        for (uint32_t h = 0; t->slice_status[i] == QY_OK && h < n_heads; h++) {
-            t->slice_status[i] = place_list(cache, job->layer, i, h);
-        }
+    for (size_t i = begin; i < end; i++) {
+        place_slice(job->cache, job->layer, now->begin + (uint32_t)i);
     }
 }
 
@@ -141,17 +158,14 @@ static void forget_pulls(struct qy_cache *cache, uint32_t micro_batch)
     struct qyi_fetch *fetch = &t->fetches[micro_batch];
 
     for (uint32_t i = m->begin; fetch->is_open && i < m->end; i++) {
-        const uint32_t set =
-            cache->step.slices[i].seq->slot * cache->layout.n_layers + fetch->layer;
+        const uint32_t set = set_of(cache, cache->step.slices[i].seq, fetch->layer);
 
         for (uint32_t h = 0; h < n_heads; h++) {
             const size_t place = (size_t)i * n_heads + h;
 
-            if (t->n_missed[place] > 0) {
-                qyi_residency_drop(t->residency, set, h, t->pull_ids + list_at(cache, place),
-                                   t->n_missed[place]);
-                t->n_missed[place] = 0;
-            }
+            qyi_residency_drop(t->residency, set, h, t->pull_ids + list_at(cache, place),
+                               t->n_taken[place]);
+            t->n_taken[place] = 0;
         }
     }
     fetch->is_open = 0;
@@ -173,14 +187,15 @@ static enum qy_status start_pulls(struct qy_cache *cache, uint32_t layer)
         for (uint32_t h = 0; h < n_heads; h++) {
             const size_t place = (size_t)i * n_heads + h;
 
-            if (t->n_missed[place] == 0) {
+            if (t->n_taken[place] == 0) {
                 continue;
             }
             gathers[n] = (struct qy_gather_item){.rows = qyi_sequence_rows(seq, layer, h),
                                                  .ids = t->pull_ids + list_at(cache, place),
                                                  .slots = t->pull_slots + list_at(cache, place),
-                                                 .n = t->n_missed[place],
-                                                 .stamp = stamp_of(seq, layer, h)};
+                                                 .n = t->n_taken[place],
+                                                 .stamp = qyi_tier_stamp(seq, layer, h),
+                                                 .stamps = t->stamps};
             gathers[n++].rows.blocks = seq->homes;
         }
     }
