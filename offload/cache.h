@@ -73,6 +73,10 @@ struct qyi_micro_choice {
     uint64_t least_ns[2];       /* of steps with 1 and 2     */
 };
 
+/* What is merged, in this order: attention over the ids, the policy's estimate of what it leaves out,
+ * and attention at the home. */
+enum qyi_part { QYI_PART_IDS = 0, QYI_PART_ESTIMATE, QYI_PART_PUSHED, QYI_PARTS };
+
 struct qyi_step {
     int active;
     int appended; /* the policy has seen new tokens of it */
@@ -94,10 +98,9 @@ struct qyi_step {
     uint32_t *n_chosen; /* ids that the policy wrote                    */
     uint32_t *n_listed; /* ids of the whole list                        */
     uint32_t *ids;      /* [max_sequences * n_kv_heads][ids_capacity]   */
-    /* Parts of (slice, KV head): 0 attention over the ids, 1 the policy's estimate of the rest.
-     * NULL unless caps.partial. */
-    float *part_out; /* [max_sequences * n_kv_heads][2][group][d]    */
-    float *part_lse; /* [max_sequences * n_kv_heads][2][group]       */
+    /* Parts of (slice, KV head), of enum qyi_part. NULL when nothing but attention over the ids can be. */
+    float *part_out; /* [max_sequences * n_kv_heads][QYI_PARTS][group][d]    */
+    float *part_lse; /* [max_sequences * n_kv_heads][QYI_PARTS][group]       */
     struct qyi_counts counts;
 };
 
@@ -195,15 +198,16 @@ static inline const float *qyi_group_q(const struct qy_cache *cache, const struc
            (size_t)head * cache->group * cache->params.shape.head_dim;
 }
 
-/* Part 0 or 1 of (slice, KV head) `place`: [group][d], and its [group] log-sum-exps. */
+/* Part 0 .. QYI_PARTS - 1 of (slice, KV head) `place`: [group][d], and its [group] log-sum-exps. */
 static inline float *qyi_part_out(const struct qy_cache *cache, size_t place, uint32_t part)
 {
-    return cache->step.part_out + (2 * place + part) * cache->group * cache->layout.head_dim;
+    return cache->step.part_out +
+           (QYI_PARTS * place + part) * cache->group * cache->layout.head_dim;
 }
 
 static inline float *qyi_part_lse(const struct qy_cache *cache, size_t place, uint32_t part)
 {
-    return cache->step.part_lse + (2 * place + part) * cache->group;
+    return cache->step.part_lse + (QYI_PARTS * place + part) * cache->group;
 }
 
 /* Tells the policy that a sequence's tokens from n_tokens on are gone. */
@@ -254,7 +258,7 @@ float *qyi_group_out(const struct qy_cache *cache, const struct qy_qkv *qkv,
 void qyi_count_attended(struct qy_cache *cache, uint32_t layer, uint32_t n);
 
 /* step_layer.c, step_select.c: the parts of qy_step_attend. Encode is first for a policy that wants
- * keys before RoPE; then append, encode for the others, select, fetch, wait, attend, audit. */
+ * keys before RoPE; then append, encode for the others, select, fetch, push, wait, attend, audit. */
 QY_MUST enum qy_status qyi_layer_encode(struct qy_cache *cache, uint32_t layer,
                                         const struct qy_qkv *qkv);
 QY_MUST enum qy_status qyi_layer_append(struct qy_cache *cache, uint32_t layer,
@@ -263,6 +267,8 @@ QY_MUST enum qy_status qyi_layer_select(struct qy_cache *cache, uint32_t layer,
                                         const struct qy_qkv *qkv);
 QY_MUST enum qy_status qyi_layer_fetch(struct qy_cache *cache, uint32_t layer,
                                        const struct qy_qkv *qkv);
+QY_MUST enum qy_status qyi_layer_push(struct qy_cache *cache, uint32_t layer,
+                                      const struct qy_qkv *qkv);
 QY_MUST enum qy_status qyi_layer_wait(struct qy_cache *cache, uint32_t layer,
                                       const struct qy_qkv *qkv);
 QY_MUST enum qy_status qyi_layer_attend(struct qy_cache *cache, uint32_t layer,

@@ -32,6 +32,12 @@ enum qy_eviction {
 
 /* cache.block_tokens, cache.sinks, cache.window, cache.row_type, cache.host_bytes,
  * cache.device_bytes, cache.eviction */
+/* plan.mode: how rows that are chosen and not on the device are attended to. */
+enum qy_plan_mode {
+    QY_PLAN_AUTO = 0, /* whichever the measured costs say ends earlier             */
+    QY_PLAN_PULL,     /* copied to the device                                    */
+    QY_PLAN_PUSH      /* where they are: the query goes there, a partial comes back */
+};
 enum { QY_MICRO_BATCHES = 3 }; /* at most */
 
 struct qy_cache_settings {
@@ -41,6 +47,7 @@ struct qy_cache_settings {
     uint64_t host_bytes;     /* 0 = what the request needs, under the memory that is usable */
     uint64_t device_bytes;   /* rows, index and staging of a discrete device; 0 as above */
     int eviction;            /* enum qy_eviction      */
+    int plan_mode;           /* enum qy_plan_mode */
     int overlap;             /* 0: pulls are waited for at once, one micro-batch */
     int64_t micro_batches;   /* 1 .. QY_MICRO_BATCHES; 0: as measured */
     int64_t copy_timeout_ms; /* a copy between home and device that takes longer has failed */
@@ -183,6 +190,7 @@ enum qy_stage {
     QY_STAGE_PREPARE, /* bring indexes learnt from a sequence up to date */
     QY_STAGE_SELECT,
     QY_STAGE_FETCH, /* find chosen rows on the device, start to pull the others */
+    QY_STAGE_PUSH,  /* attend to rows at their home                       */
     QY_STAGE_WAIT,  /* for rows under way                               */
     QY_STAGE_ATTEND,
     QY_STAGE_AUDIT,
@@ -209,6 +217,7 @@ struct qy_cache_stats {
      * open blocks): asked for, and found there. */
     uint64_t rows_asked, rows_found;
     uint64_t to_device_bytes, to_host_bytes; /* copied                                       */
+    uint64_t rows_pulled, rows_pushed;       /* of those not found                         */
     uint64_t copy_failures;                  /* of copies home; they were done again       */
     uint64_t device_reserved_bytes;          /* all that the cache took of the device        */
 };

@@ -145,9 +145,9 @@ static struct rule rule_for(const struct qyi_plan_params *p, const struct qyi_pl
                             uint32_t n_items)
 {
     switch (p->mode) {
-    case QYI_PLAN_PULL:
+    case QY_PLAN_PULL:
         return (struct rule){UINT32_MAX, n_items};
-    case QYI_PLAN_PUSH:
+    case QY_PLAN_PUSH:
         return (struct rule){0, 0};
     default:
         return p->costs.shared_threads ? rule_of_sums(p, items, n_items)

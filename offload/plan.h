@@ -13,9 +13,6 @@
 
 #include "offload/offload.h"
 
-/* plan.mode */
-enum qyi_plan_mode { QYI_PLAN_AUTO = 0, QYI_PLAN_PULL, QYI_PLAN_PUSH };
-
 /* Where the time goes, measured at open and corrected while running. */
 struct qyi_plan_costs {
     double link_byte_ns; /* of the link, per byte                                       */
@@ -43,7 +40,7 @@ struct qyi_plan_choice {
 };
 
 struct qyi_plan_params {
-    enum qyi_plan_mode mode;
+    enum qy_plan_mode mode;
     struct qyi_plan_costs costs;
     uint32_t row_bytes;   /* as they cross the link                             */
     uint32_t query_bytes; /* of a push: queries of a group out, partials back   */

@@ -42,7 +42,10 @@ struct scratch_plan {
 static struct scratch_plan plan_scratch(const struct qy_cache *cache)
 {
     const struct qy_cache_params *p = &cache->params;
-    const size_t parts = p->policy->caps.partial ? qyi_cache_items(cache) * 2 * cache->group : 0;
+    const int pushes =
+        !qy_device_caps(cache->dev)->unified && p->settings.plan_mode != QY_PLAN_PULL;
+    const size_t parts =
+        p->policy->caps.partial || pushes ? qyi_cache_items(cache) * QYI_PARTS * cache->group : 0;
     struct scratch_plan plan = {
         .rope = (size_t)p->max_step_tokens * p->rope.dim * sizeof(float),
         .ids = qyi_cache_items(cache) * cache->ids_capacity * sizeof(uint32_t),

@@ -75,6 +75,16 @@ const struct qy_setting qy_cache_setting_rows[] = {
         .offset = offsetof(struct qy_cache_settings, eviction),
     },
     {
+        .name = "plan.mode",
+        .type = QY_SETTING_CHOICE,
+        .initial = "pull",
+        .choices = "auto|pull|push",
+        .help =
+            "rows that a discrete device lacks: pull copies them there, push sends the query to "
+            "their home and merges the partial that comes back, auto chooses by measured costs",
+        .offset = offsetof(struct qy_cache_settings, plan_mode),
+    },
+    {
         .name = "step.overlap",
         .type = QY_SETTING_BOOL,
         .initial = "on",

@@ -17,6 +17,8 @@ const char *qy_stage_name(enum qy_stage stage)
         return "select";
     case QY_STAGE_FETCH:
         return "fetch";
+    case QY_STAGE_PUSH:
+        return "push";
     case QY_STAGE_WAIT:
         return "wait";
     case QY_STAGE_ATTEND:
@@ -57,6 +59,8 @@ static void tier_stats(const struct qy_cache *cache, struct qy_cache_stats *stat
     qy_stream_stats(t->in, &in);
     qy_stream_stats(t->out, &out);
     stats->device_bytes = slots * l->row_bytes + blocks * l->n_slabs * l->slab_bytes;
+    stats->rows_pulled = t->counts.pulled;
+    stats->rows_pushed = t->counts.pushed;
     stats->copy_failures = t->counts.failures;
     stats->rows_asked = t->counts.asked;
     stats->rows_found = t->counts.found;

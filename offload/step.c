@@ -7,6 +7,7 @@
  *   encode   let the policy write index bytes               (every slice)
  *   select   ask the policy for token ids                   (slices of one token, QY_ATTEND_POLICY)
  *   fetch    find the rows on a discrete device, pull others (the same; tier_rows.c)
+ *   push     attend at the home to rows that were not pulled (the same; tier_push.c)
  *   wait     until they have come                            (the same)
  *   attend   over all rows, or over the ids                 (every slice)
  *   audit    measure a share of the choices                 (retrieval.audit_rate)
@@ -80,14 +81,15 @@ static enum qy_status run_part(struct qy_cache *cache, enum qy_stage stage, uint
                                                          const struct qy_qkv *) = {
         [QY_STAGE_APPEND] = qyi_layer_append, [QY_STAGE_ENCODE] = qyi_layer_encode,
         [QY_STAGE_SELECT] = qyi_layer_select, [QY_STAGE_FETCH] = qyi_layer_fetch,
-        [QY_STAGE_WAIT] = qyi_layer_wait,     [QY_STAGE_ATTEND] = qyi_layer_attend,
-        [QY_STAGE_AUDIT] = qyi_layer_audit,
+        [QY_STAGE_PUSH] = qyi_layer_push,     [QY_STAGE_WAIT] = qyi_layer_wait,
+        [QY_STAGE_ATTEND] = qyi_layer_attend, [QY_STAGE_AUDIT] = qyi_layer_audit,
     };
     const struct qy_policy_ops *ops = cache->params.policy;
 
     if ((stage == QY_STAGE_ENCODE && !ops->append) ||
         (stage == QY_STAGE_AUDIT && !(cache->audit.rate > 0.0)) ||
-        ((stage == QY_STAGE_FETCH || stage == QY_STAGE_WAIT) && !cache->tier.present)) {
+        ((stage == QY_STAGE_FETCH || stage == QY_STAGE_PUSH || stage == QY_STAGE_WAIT) &&
+         !cache->tier.present)) {
         return QY_OK;
     }
     const size_t mark = qy_arena_mark(&cache->arena);
@@ -160,7 +162,8 @@ enum qy_status qy_step_attend_start(struct qy_cache *cache, uint32_t micro_batch
 enum qy_status qy_step_attend_finish(struct qy_cache *cache, uint32_t micro_batch, uint32_t layer,
                                      const struct qy_qkv *qkv)
 {
-    static const enum qy_stage order[3] = {QY_STAGE_WAIT, QY_STAGE_ATTEND, QY_STAGE_AUDIT};
+    static const enum qy_stage order[4] = {QY_STAGE_PUSH, QY_STAGE_WAIT, QY_STAGE_ATTEND,
+                                           QY_STAGE_AUDIT};
     struct qyi_step *step = &cache->step;
 
     if (!is_valid(cache, micro_batch, layer, qkv) ||
@@ -168,7 +171,7 @@ enum qy_status qy_step_attend_finish(struct qy_cache *cache, uint32_t micro_batc
             started(micro_batch)) {
         return QY_ERR_INVALID;
     }
-    const enum qy_status st = run_parts(cache, micro_batch, layer, qkv, order, 3);
+    const enum qy_status st = run_parts(cache, micro_batch, layer, qkv, order, 4);
     if (st != QY_OK) {
         step->layer_done[layer] &= (uint8_t)~started(micro_batch);
         return st;

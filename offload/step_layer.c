@@ -99,7 +99,7 @@ enum qy_status qyi_layer_encode(struct qy_cache *cache, uint32_t layer, const st
 /* Did the policy estimate what (slice, KV head) leaves out? QY_ERR_INVALID: it is no estimate. */
 static enum qy_status estimated(const struct qy_cache *cache, size_t place, int *is)
 {
-    const float *lse = qyi_part_lse(cache, place, 1);
+    const float *lse = qyi_part_lse(cache, place, QYI_PART_ESTIMATE);
 
     *is = 0;
     for (uint32_t g = 0; g < cache->group; g++) {
@@ -109,6 +109,36 @@ static enum qy_status estimated(const struct qy_cache *cache, size_t place, int 
         *is |= lse[g] > -INFINITY;
     }
     return QY_OK;
+}
+
+static void clear_part(const struct qy_cache *cache, size_t place, enum qyi_part part)
+{
+    float *lse = qyi_part_lse(cache, place, part);
+
+    for (uint32_t g = 0; g < cache->group; g++) {
+        lse[g] = -INFINITY;
+    }
+}
+
+/* The output of a list becomes a part where there is another to merge it with. */
+static enum qy_status split_output(const struct qy_cache *cache, size_t place, int selects,
+                                   struct qy_attend_item *item)
+{
+    const int pushed = qyi_pushes(&cache->tier, place);
+    int is_estimated;
+
+    if (!selects || !cache->params.policy->caps.partial) {
+        clear_part(cache, place, QYI_PART_ESTIMATE);
+    }
+    if (!pushed) {
+        clear_part(cache, place, QYI_PART_PUSHED);
+    }
+    const enum qy_status st = estimated(cache, place, &is_estimated);
+    if (st == QY_OK && (is_estimated || pushed)) { /* all parts lie together, to be merged */
+        item->out = qyi_part_out(cache, place, QYI_PART_IDS);
+        item->lse = qyi_part_lse(cache, place, QYI_PART_IDS);
+    }
+    return st;
 }
 
 void qyi_count_attended(struct qy_cache *cache, uint32_t layer, uint32_t n)
@@ -139,6 +169,7 @@ static void name_rows(const struct qy_cache *cache, uint32_t slice, uint32_t h,
     item->n = cache->step.n_listed[(size_t)slice * cache->layout.n_kv_heads + h];
     item->ids = qyi_step_list(cache, slice, h);
     if (cache->tier.present) {
+        item->n = cache->tier.n_numbers[(size_t)slice * cache->layout.n_kv_heads + h];
         item->ids = qyi_tier_numbers(cache, slice, h);
         item->rows.blocks = cache->tier.row_blocks;
         item->rows.offset = 0;
@@ -164,24 +195,16 @@ static enum qy_status attend_item(struct qy_cache *cache, uint32_t layer, const 
         name_rows(cache, slice, h, item);
     }
     if (s->counted) {
-        qyi_count_attended(cache, layer, item->n);
+        qyi_count_attended(cache, layer,
+                           reach.reach == QYI_REACH_ALL ? reach.n : step->n_listed[place]);
     }
-    if (step->part_lse && reach.reach == QYI_REACH_SELECT) {
-        int is;
-        const enum qy_status st = estimated(cache, place, &is);
-
-        if (st != QY_OK) {
-            return st;
-        }
-        if (is) { /* both parts lie together, to be merged */
-            item->out = qyi_part_out(cache, place, 0);
-            item->lse = qyi_part_lse(cache, place, 0);
-        }
+    if (step->part_lse && reach.reach != QYI_REACH_ALL) {
+        return split_output(cache, place, reach.reach == QYI_REACH_SELECT, item);
     }
     return QY_OK;
 }
 
-/* Merges attention over the ids with the policy's estimate, where there is one. */
+/* Merges attention over the ids with other parts, where there are some. */
 static enum qy_status merge_parts(struct qy_cache *cache, uint32_t layer, const struct qy_qkv *qkv)
 {
     const struct qyi_micro_batch *now = qyi_step_now(cache);
@@ -201,7 +224,7 @@ static enum qy_status merge_parts(struct qy_cache *cache, uint32_t layer, const 
                 continue;
             }
             const enum qy_status st =
-                qy_device_merge(cache->dev, item->out, item->lse, 2, cache->group, d,
+                qy_device_merge(cache->dev, item->out, item->lse, QYI_PARTS, cache->group, d,
                                 qyi_group_out(cache, qkv, s, h), NULL);
             if (st != QY_OK) {
                 return st;
@@ -267,8 +290,15 @@ enum qy_status qyi_layer_attend(struct qy_cache *cache, uint32_t layer, const st
 
 enum qy_status qyi_layer_fetch(struct qy_cache *cache, uint32_t layer, const struct qy_qkv *qkv)
 {
+    const enum qy_status st = qyi_tier_fetch(cache, layer);
+
+    return st == QY_OK ? qyi_push_ask(cache, layer, qkv) : st;
+}
+
+enum qy_status qyi_layer_push(struct qy_cache *cache, uint32_t layer, const struct qy_qkv *qkv)
+{
     (void)qkv;
-    return qyi_tier_fetch(cache, layer);
+    return qyi_push_answer(cache, layer);
 }
 
 enum qy_status qyi_layer_wait(struct qy_cache *cache, uint32_t layer, const struct qy_qkv *qkv)

@@ -32,8 +32,8 @@ static struct qy_select_item select_item(const struct qy_cache *cache, uint32_t 
 /* Gives the item its place for an estimate: none, until the policy writes one. */
 static void offer_part(const struct qy_cache *cache, size_t place, struct qy_select_item *item)
 {
-    item->part_out = qyi_part_out(cache, place, 1);
-    item->part_lse = qyi_part_lse(cache, place, 1);
+    item->part_out = qyi_part_out(cache, place, QYI_PART_ESTIMATE);
+    item->part_lse = qyi_part_lse(cache, place, QYI_PART_ESTIMATE);
     for (uint32_t g = 0; g < cache->group; g++) {
         item->part_lse[g] = -INFINITY;
     }
@@ -86,7 +86,7 @@ enum qy_status qyi_layer_select(struct qy_cache *cache, uint32_t layer, const st
                 continue;
             }
             step->selects[n] = select_item(cache, layer, qkv, i, h);
-            if (step->part_lse) {
+            if (cache->params.policy->caps.partial) {
                 offer_part(cache, place, &step->selects[n]);
             }
             n++;

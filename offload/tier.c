@@ -145,6 +145,7 @@ static int open_lists(struct qy_cache *cache)
     t->pull_slots = qy_alloc_zero(mem, ids * sizeof(*t->pull_slots));
     t->n_found = qy_alloc_zero(mem, items * sizeof(*t->n_found));
     t->n_missed = qy_alloc_zero(mem, items * sizeof(*t->n_missed));
+    t->n_numbers = qy_alloc_zero(mem, items * sizeof(*t->n_numbers));
     t->n_taken = qy_alloc_zero(mem, items * sizeof(*t->n_taken));
     t->slice_status = qy_alloc_zero(mem, cache->params.max_sequences * sizeof(*t->slice_status));
     t->copies = qy_alloc_zero(mem, (size_t)2 * cache->max_blocks * cache->params.max_sequences *
@@ -154,8 +155,9 @@ static int open_lists(struct qy_cache *cache)
     t->pass_blocks =
         qy_alloc_zero(mem, (size_t)QYI_STAGES * cache->max_blocks * sizeof(*t->pass_blocks));
     return !t->free_blocks || !t->gathers || !t->numbers || !t->misses || !t->pull_ids ||
-           !t->pull_slots || !t->n_found || !t->n_missed || !t->n_taken || !t->slice_status ||
-           !t->copies || !t->pass_copies || (stamped && !t->stamps) || !t->pass_blocks;
+           !t->pull_slots || !t->n_found || !t->n_missed || !t->n_taken || !t->n_numbers ||
+           !t->slice_status || !t->copies || !t->pass_copies || (stamped && !t->stamps) ||
+           !t->pass_blocks;
 }
 
 static enum qy_status open_memory(struct qy_cache *cache, struct qy_error *err)
@@ -199,6 +201,9 @@ enum qy_status qyi_tier_open(struct qy_cache *cache, const struct qyi_tier_plan 
     if (st == QY_OK) {
         st = qy_stream_open(cache->dev, "to host", QY_TO_HOST, STREAM_COMMANDS, &t->out, err);
     }
+    if (st == QY_OK) {
+        st = qyi_push_open(cache, err);
+    }
     for (uint32_t i = 0; st == QY_OK && i < plan->n_blocks; i++) {
         t->free_blocks[t->n_free++] = plan->n_blocks - 1 - i;
     }
@@ -215,12 +220,14 @@ void qyi_tier_close(struct qy_cache *cache)
     }
     qy_stream_close(t->out);
     qy_stream_close(t->in);
+    qyi_push_close(cache);
     qyi_residency_close(t->residency);
     qy_free(mem, t->pass_blocks);
     qy_free(mem, t->pass_copies);
     qy_free(mem, t->copies);
     qy_free(mem, t->slice_status);
     qy_free(mem, t->n_taken);
+    qy_free(mem, t->n_numbers);
     qy_free(mem, t->n_missed);
     qy_free(mem, t->n_found);
     qy_free(mem, t->pull_slots);

@@ -22,6 +22,7 @@
 #define QYI_OFFLOAD_TIER_H
 
 #include "offload/block.h"
+#include "offload/plan.h"
 #include "offload/residency.h"
 
 enum { QYI_SEGMENT_TOKENS = 512, QYI_STAGES = 2 };
@@ -36,15 +37,27 @@ struct qyi_tier_plan {
 
 /* Counted over single new tokens that attend to a list. */
 struct qyi_tier_counts {
-    uint64_t asked, found; /* rows in reach of the residency cache; found there */
-    uint64_t failures;     /* of copies home, done again                        */
+    uint64_t asked, found;   /* rows in reach of the residency cache; found there */
+    uint64_t pulled, pushed; /* of the others */
+    uint64_t failures;       /* of copies home, done again                        */
 };
 
 /* Pulls of one micro-batch, in one layer. */
 struct qyi_fetch {
     int is_open; /* under way */
     uint32_t layer;
-    struct qy_event here;
+    uint32_t n_push; /* (slice, KV head) that push */
+    struct qy_event asked, here;
+};
+
+/* Attention at the home: queries there, partials back. Arrays are [max_sequences * n_kv_heads]. */
+struct qyi_push {
+    struct qyi_plan_params params;
+    struct qyi_plan_item *items;
+    uint8_t *chosen; /* 1: the item pushes. NULL, as all others: nothing ever does */
+    float *q, *out;  /* in home memory: [group][d] each */
+    float *lse;      /* [group]                          */
+    struct qy_copy_item *asks, *answers; /* one, and two, of an item */
 };
 
 struct qyi_tier {
@@ -66,7 +79,9 @@ struct qyi_tier {
     uint32_t *misses;  /* places in the list     */
     uint32_t *pull_ids, *pull_slots;
     uint32_t *n_found, *n_missed, *n_taken; /* per item; taken: missed, with slots */
-    enum qy_status *slice_status;           /* [max_sequences] */
+    uint32_t *n_numbers;                    /* of its list of row numbers          */
+    struct qyi_push push;
+    enum qy_status *slice_status; /* [max_sequences] */
     uint64_t *stamps; /* [slots] what lies in each; NULL but in debug builds, see tier_check.c */
     struct qyi_fetch fetches[QY_MICRO_BATCHES];
     struct qy_copy_item *copies;      /* [max_sequences][2 * max_blocks]: blocks on their way */
@@ -121,7 +136,23 @@ QY_MUST enum qy_status qyi_tier_wait(struct qy_cache *cache);
  * they are looked for? */
 uint64_t qyi_tier_stamp(const struct qy_sequence *seq, uint32_t layer, uint32_t head);
 void qyi_tier_check(const struct qy_cache *cache, uint32_t layer);
-/* Row numbers of the list of (slice, KV head), in its order. */
+/* tier_push.c: memory, and the costs that a plan goes by. Nothing when plan.mode is pull. [setup] */
+QY_MUST enum qy_status qyi_push_open(struct qy_cache *cache, struct qy_error *err);
+void qyi_push_close(struct qy_cache *cache);
+/* Decides for the lists of the running micro-batch, which were looked up. [noalloc] */
+void qyi_push_plan(struct qy_cache *cache);
+/* Starts the queries of what pushes on their way; attends at the homes, and starts the partials on
+ * their way back, which qyi_tier_wait waits for. [noalloc] */
+QY_MUST enum qy_status qyi_push_ask(struct qy_cache *cache, uint32_t layer,
+                                    const struct qy_qkv *qkv);
+QY_MUST enum qy_status qyi_push_answer(struct qy_cache *cache, uint32_t layer);
+static inline int qyi_pushes(const struct qyi_tier *tier, size_t place)
+{
+    return tier->present && tier->push.chosen && tier->push.chosen[place];
+}
+
+/* Row numbers of the list of (slice, KV head), in its order; of what is pushed only those that are on
+ * the device. */
 const uint32_t *qyi_tier_numbers(const struct qy_cache *cache, uint32_t slice, uint32_t head);
 
 /* Gives up what is under way on the stream to the device; what was pulled is forgotten. */

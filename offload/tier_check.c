@@ -42,7 +42,9 @@ void qyi_tier_check(const struct qy_cache *cache, uint32_t layer)
 
         if (s->n_tokens == 1 && qyi_slice_reach(cache, s, layer).reach != QYI_REACH_ALL) {
             for (uint32_t h = 0; h < cache->layout.n_kv_heads; h++) {
-                check_list(cache, layer, i, h);
+                if (!qyi_pushes(&cache->tier, (size_t)i * cache->layout.n_kv_heads + h)) {
+                    check_list(cache, layer, i, h);
+                }
             }
         }
     }

@@ -70,6 +70,7 @@ static void find_list(struct qy_cache *cache, uint32_t layer, uint32_t slice, ui
     t->n_missed[place] = qyi_residency_find(t->residency, set_of(cache, seq, layer), head, ids,
                                             n_low, numbers, t->misses + list_at(cache, place));
     t->n_found[place] = n_low - t->n_missed[place];
+    t->n_numbers[place] = n;
     number_blocks(seq, layer, head, ids, n_low, n, numbers);
 }
 
@@ -97,9 +98,29 @@ static enum qy_status take_list(struct qy_cache *cache, uint32_t layer, uint32_t
     return QY_OK;
 }
 
+/* What is pushed: the missed ids, and a list without them. */
+static void leave_out(struct qy_cache *cache, size_t place, const uint32_t *ids)
+{
+    struct qyi_tier *t = &cache->tier;
+    const uint32_t *misses = t->misses + list_at(cache, place);
+    uint32_t *numbers = t->numbers + list_at(cache, place);
+    uint32_t n = 0;
+    uint32_t j = 0;
+
+    for (uint32_t i = 0; i < t->n_numbers[place]; i++) {
+        if (j < t->n_missed[place] && misses[j] == i) {
+            t->pull_ids[list_at(cache, place) + j++] = ids[i];
+        } else {
+            numbers[n++] = numbers[i];
+        }
+    }
+    t->n_numbers[place] = n;
+}
+
 struct place_job {
     struct qy_cache *cache;
     uint32_t layer;
+    int find, take; /* which halves */
 };
 
 static int attends_list(const struct qy_cache *cache, uint32_t slice, uint32_t layer)
@@ -109,33 +130,46 @@ static int attends_list(const struct qy_cache *cache, uint32_t slice, uint32_t l
     return s->n_tokens == 1 && qyi_slice_reach(cache, s, layer).reach != QYI_REACH_ALL;
 }
 
-/* All heads are looked up before slots are taken: what one takes is none that another asks for. */
-static void place_slice(struct qy_cache *cache, uint32_t layer, uint32_t slice)
+static void find_slice(struct qy_cache *cache, uint32_t layer, uint32_t slice)
 {
     struct qyi_tier *t = &cache->tier;
     const uint32_t n_heads = cache->layout.n_kv_heads;
-    enum qy_status st = QY_OK;
+    const int lists = attends_list(cache, slice, layer);
 
+    if (lists) {
+        qyi_residency_begin(t->residency, set_of(cache, cache->step.slices[slice].seq, layer));
+    }
     for (uint32_t h = 0; h < n_heads; h++) {
         const size_t place = (size_t)slice * n_heads + h;
 
         t->n_found[place] = 0;
         t->n_missed[place] = 0;
         t->n_taken[place] = 0;
-    }
-    if (attends_list(cache, slice, layer)) {
-        qyi_residency_begin(t->residency, set_of(cache, cache->step.slices[slice].seq, layer));
-        for (uint32_t h = 0; h < n_heads; h++) {
+        if (lists) {
             find_list(cache, layer, slice, h);
         }
-        for (uint32_t h = 0; st == QY_OK && h < n_heads; h++) {
+    }
+}
+
+static enum qy_status take_slice(struct qy_cache *cache, uint32_t layer, uint32_t slice)
+{
+    const uint32_t n_heads = cache->layout.n_kv_heads;
+    enum qy_status st = QY_OK;
+
+    for (uint32_t h = 0; st == QY_OK && h < n_heads; h++) {
+        const size_t place = (size_t)slice * n_heads + h;
+
+        if (qyi_pushes(&cache->tier, place)) {
+            leave_out(cache, place, qyi_step_list(cache, slice, h));
+        } else if (cache->tier.n_missed[place] > 0) {
             st = take_list(cache, layer, slice, h);
         }
     }
-    t->slice_status[slice] = st;
+    return st;
 }
 
-/* Threads share the slices: each has sets of its own. */
+/* Threads share the slices: each has sets of its own. All heads of a slice are looked up before slots
+ * are taken: what one takes is none that another asks for. */
 static void place_slices(void *arg, uint32_t thread, uint32_t n_threads)
 {
     const struct place_job *job = arg;
@@ -145,7 +179,14 @@ static void place_slices(void *arg, uint32_t thread, uint32_t n_threads)
 
     qy_team_range(now->end - now->begin, thread, n_threads, &begin, &end);
     for (size_t i = begin; i < end; i++) {
-        place_slice(job->cache, job->layer, now->begin + (uint32_t)i);
+        const uint32_t slice = now->begin + (uint32_t)i;
+
+        if (job->find) {
+            find_slice(job->cache, job->layer, slice);
+        }
+        if (job->take) {
+            job->cache->tier.slice_status[slice] = take_slice(job->cache, job->layer, slice);
+        }
     }
 }
 
@@ -224,6 +265,8 @@ static void count(struct qy_cache *cache)
 
             t->counts.found += t->n_found[place];
             t->counts.asked += t->n_found[place] + t->n_missed[place];
+            t->counts.pulled += t->n_taken[place];
+            t->counts.pushed += t->n_missed[place] - t->n_taken[place];
         }
     }
 }
@@ -232,13 +275,20 @@ enum qy_status qyi_tier_fetch(struct qy_cache *cache, uint32_t layer)
 {
     const struct qyi_micro_batch *now = qyi_step_now(cache);
     struct qyi_tier *t = &cache->tier;
-    struct place_job job = {.cache = cache, .layer = layer};
+    struct place_job job = {.cache = cache, .layer = layer, .find = 1, .take = !t->push.chosen};
     enum qy_status st = QY_OK;
 
+    t->fetches[cache->step.now].n_push = 0;
     if (t->residency == NULL) {
         return QY_OK;
     }
     qy_team_run(cache->rt->team, place_slices, &job);
+    if (t->push.chosen) {
+        qyi_push_plan(cache);
+        job.find = 0;
+        job.take = 1;
+        qy_team_run(cache->rt->team, place_slices, &job);
+    }
     for (uint32_t i = now->begin; st == QY_OK && i < now->end; i++) {
         st = t->slice_status[i];
     }

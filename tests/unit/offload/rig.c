@@ -39,6 +39,7 @@ void rig_prepare(struct rig *rig, const struct rig_options *o)
                      .row_type = o->f16 ? QY_ROW_F16 : QY_ROW_F32,
                      .host_bytes = o->host_bytes,
                      .device_bytes = o->device_bytes,
+                     .plan_mode = (int)o->plan,
                      .overlap = 1,
                      .micro_batches = or_default(o->micro_batches, 1),
                      .copy_timeout_ms = or_default(o->copy_timeout_ms, 10000)},

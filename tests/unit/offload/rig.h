@@ -41,6 +41,7 @@ struct rig_options {
     const char *device;    /* host                 */
     uint64_t device_bytes; /* of a discrete device; 0: what the device's spec says */
     struct qy_link link;
+    enum qy_plan_mode plan;   /* auto */
     uint32_t micro_batches;   /* 1 */
     uint32_t copy_timeout_ms; /* 10000 */
     const char *cpu;          /* auto: a kernel set, which the machine must have */

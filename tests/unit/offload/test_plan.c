@@ -14,7 +14,7 @@ enum { MOST = 9 };
 
 struct row {
     const char *what;
-    enum qyi_plan_mode mode;
+    enum qy_plan_mode mode;
     struct qyi_plan_costs costs;
     uint32_t n_items, n_miss[MOST];
     uint8_t push[MOST];
@@ -22,23 +22,23 @@ struct row {
 };
 
 static const struct row table[] = {
-    {"no items", QYI_PLAN_AUTO, {COSTS, .link_copy_ns = 7}, 0, {0}, {0}, 0, 0},
-    {"no misses", QYI_PLAN_AUTO, {COSTS, .link_copy_ns = 7}, 3, {0, 0, 0}, {0, 0, 0}, 0, 0},
-    {"no misses, push", QYI_PLAN_PUSH, {COSTS, .link_copy_ns = 7}, 2, {0, 0}, {0, 0}, 0, 0},
+    {"no items", QY_PLAN_AUTO, {COSTS, .link_copy_ns = 7}, 0, {0}, {0}, 0, 0},
+    {"no misses", QY_PLAN_AUTO, {COSTS, .link_copy_ns = 7}, 3, {0, 0, 0}, {0, 0, 0}, 0, 0},
+    {"no misses, push", QY_PLAN_PUSH, {COSTS, .link_copy_ns = 7}, 2, {0, 0}, {0, 0}, 0, 0},
     {"all pulled: 1 command",
-     QYI_PLAN_PULL,
+     QY_PLAN_PULL,
      {COSTS, .link_copy_ns = 7},
      3,
      {5, 0, 20},
      {0, 0, 0},
      257,
      0},
-    {"all pushed", QYI_PLAN_PUSH, {COSTS, .link_copy_ns = 7}, 3, {5, 0, 20}, {1, 0, 1}, 0, 290},
+    {"all pushed", QY_PLAN_PUSH, {COSTS, .link_copy_ns = 7}, 3, {5, 0, 20}, {1, 0, 1}, 0, 290},
     /* longer of both for 0, 1, 2, 3 pulls: 620, 480, 320, 1300 */
-    {"the largest pushes", QYI_PLAN_AUTO, {COSTS}, 4, {20, 100, 0, 10}, {0, 1, 0, 0}, 300, 320},
+    {"the largest pushes", QY_PLAN_AUTO, {COSTS}, 4, {20, 100, 0, 10}, {0, 1, 0, 0}, 300, 320},
     /* 10: 100 or 140; 20: 200 or 160; 100: 1000 or 320 */
     {"shared: each its cheaper way",
-     QYI_PLAN_AUTO,
+     QY_PLAN_AUTO,
      {COSTS, .shared_threads = 1},
      4,
      {20, 100, 0, 10},
@@ -46,7 +46,7 @@ static const struct row table[] = {
      100,
      480},
     {"shared: 150 either way",
-     QYI_PLAN_AUTO,
+     QY_PLAN_AUTO,
      {COSTS, .shared_threads = 1},
      3,
      {15, 16, 15},
@@ -55,7 +55,7 @@ static const struct row table[] = {
      152},
     /* 700 + 40 or 120 + 8 each; the copy is not worth 20 */
     {"shared: a copy for little",
-     QYI_PLAN_AUTO,
+     QY_PLAN_AUTO,
      {COSTS, .link_copy_ns = 700, .shared_threads = 1},
      2,
      {4, 4},
@@ -63,7 +63,7 @@ static const struct row table[] = {
      0,
      256},
     {"shared: a copy for much",
-     QYI_PLAN_AUTO,
+     QY_PLAN_AUTO,
      {COSTS, .link_copy_ns = 170, .shared_threads = 1},
      2,
      {4, 4},
@@ -72,7 +72,7 @@ static const struct row table[] = {
      0},
     /* 720, 540, 600, 900, 1200 */
     {"of equals the first pulls",
-     QYI_PLAN_AUTO,
+     QY_PLAN_AUTO,
      {COSTS},
      4,
      {30, 30, 30, 30},
@@ -81,7 +81,7 @@ static const struct row table[] = {
      540},
     /* a pull counts half: 720, 540, 360, 450, 600; what it takes now does not change */
     {"reuse: half a move",
-     QYI_PLAN_AUTO,
+     QY_PLAN_AUTO,
      {COSTS, .reuse = 1},
      4,
      {30, 30, 30, 30},
@@ -90,7 +90,7 @@ static const struct row table[] = {
      360},
     /* attending is paid each time: 5 + 5 per row, as without reuse */
     {"reuse: not of attention",
-     QYI_PLAN_AUTO,
+     QY_PLAN_AUTO,
      {COSTS, .reuse = 1, .pull_row_ns = 5},
      4,
      {30, 30, 30, 30},
@@ -98,12 +98,12 @@ static const struct row table[] = {
      450,
      540},
     /* 47 or 128 */
-    {"one short item", QYI_PLAN_AUTO, {COSTS, .link_copy_ns = 7}, 1, {4}, {0}, 47, 0},
-    {"one short item, dear copy", QYI_PLAN_AUTO, {COSTS, .link_copy_ns = 500}, 1, {4}, {1}, 0, 128},
+    {"one short item", QY_PLAN_AUTO, {COSTS, .link_copy_ns = 7}, 1, {4}, {0}, 47, 0},
+    {"one short item, dear copy", QY_PLAN_AUTO, {COSTS, .link_copy_ns = 500}, 1, {4}, {1}, 0, 128},
     /* 480, 300, 1200 */
-    {"both sides alike", QYI_PLAN_AUTO, {COSTS}, 2, {30, 90}, {0, 1}, 300, 300},
+    {"both sides alike", QY_PLAN_AUTO, {COSTS}, 2, {30, 90}, {0, 1}, 300, 300},
     {"a free link",
-     QYI_PLAN_AUTO,
+     QY_PLAN_AUTO,
      {.push_ns = 100, .push_row_ns = 2},
      3,
      {9, 1, 5},
@@ -111,7 +111,7 @@ static const struct row table[] = {
      0,
      0},
     {"a slow home",
-     QYI_PLAN_AUTO,
+     QY_PLAN_AUTO,
      {.link_row_ns = 1, .push_ns = 100, .push_row_ns = 2},
      3,
      {9, 1, 5},
@@ -119,7 +119,7 @@ static const struct row table[] = {
      15,
      0},
     {"a slow home, shared",
-     QYI_PLAN_AUTO,
+     QY_PLAN_AUTO,
      {.link_row_ns = 1, .push_ns = 100, .push_row_ns = 2, .shared_threads = 1},
      3,
      {9, 1, 5000},
@@ -136,7 +136,7 @@ struct plan {
     struct qyi_plan_choice choice;
 };
 
-static void make(struct plan *p, enum qyi_plan_mode mode)
+static void make(struct plan *p, enum qy_plan_mode mode)
 {
     p->params.mode = mode;
     memset(p->push, 0xff, sizeof(p->push));
@@ -264,11 +264,11 @@ static void auto_is_near_the_best_of_all_plans(void **state)
             const uint32_t n_miss = p.items[i].n_miss;
             largest = fmax(largest, fmin(pull_of(&p, n_miss), push_of(&p, n_miss)));
         }
-        make(&p, QYI_PLAN_PULL);
+        make(&p, QY_PLAN_PULL);
         const double all_pull = weigh(&p, p.push);
-        make(&p, QYI_PLAN_PUSH);
+        make(&p, QY_PLAN_PUSH);
         const double all_push = weigh(&p, p.push);
-        make(&p, QYI_PLAN_AUTO);
+        make(&p, QY_PLAN_AUTO);
         const double got = weigh(&p, p.push);
         const double slack = 1e-9 * (got + 1.0);
 
@@ -288,9 +288,9 @@ static void order_of_items_changes_no_sum(void **state)
     for (int round = 0; round < 500; round++) {
         struct plan p;
         draw_plan(&p, &seed);
-        make(&p, QYI_PLAN_AUTO);
+        make(&p, QY_PLAN_AUTO);
         struct plan other = p;
-        make(&other, QYI_PLAN_AUTO);
+        make(&other, QY_PLAN_AUTO);
         assert_memory_equal(other.push, p.push, sizeof(p.push));
         for (uint32_t i = 1; i < p.n_items; i++) {
             const uint32_t j = draw(&seed, i + 1);
@@ -298,7 +298,7 @@ static void order_of_items_changes_no_sum(void **state)
             other.items[i] = other.items[j];
             other.items[j] = item;
         }
-        make(&other, QYI_PLAN_AUTO);
+        make(&other, QY_PLAN_AUTO);
         assert_int_equal(other.choice.n_pull, p.choice.n_pull);
         assert_int_equal(other.choice.n_push, p.choice.n_push);
         assert_int_equal(other.choice.pull_rows, p.choice.pull_rows);

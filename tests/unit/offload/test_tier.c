@@ -5,6 +5,7 @@
  */
 #include "tests/unit/offload/rig.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,8 +13,12 @@
 
 enum { N_PREFILL = 300, N_DECODE = 70, OUT = RIG_LAYERS * RIG_OUT };
 
-static const struct rig_options base = {
-    .policy = "exact", .budget = "0.1", .f16 = 1, .threads = 2, .max_step_tokens = 64};
+static const struct rig_options base = {.policy = "exact",
+                                        .budget = "0.1",
+                                        .f16 = 1,
+                                        .threads = 2,
+                                        .max_step_tokens = 64,
+                                        .plan = QY_PLAN_PULL};
 
 /* The least device_bytes that a cache opens with. */
 static uint64_t least_bytes(const struct rig_options *options)
@@ -160,6 +165,50 @@ static void tier_large_blocks_and_f32_rows(void **state)
     o.block_tokens = 32;
     o.window = 40;
     expect_same(&o, "f32 rows");
+}
+
+/* Partials made at the home and merged: the same answer but for rounding. */
+static void tier_pushes_give_the_same_answer(void **state)
+{
+    static const char *const policies[] = {"exact", "window", "quest"};
+    static const enum qy_plan_mode modes[] = {QY_PLAN_PUSH, QY_PLAN_AUTO};
+    float *want = malloc(MOST * sizeof(float));
+    float *have = malloc(MOST * sizeof(float));
+    (void)state;
+
+    assert_true(want && have);
+    for (int i = 0; i < 6; i++) {
+        struct rig_options o = base;
+        struct qy_cache_stats stats;
+        struct rig rig;
+
+        o.policy = policies[i % 3];
+        rig_open(&rig, &o);
+        const size_t n = run(&rig, want);
+        rig_close(&rig);
+        o.device = "host-discrete:64M";
+        o.plan = modes[i / 3];
+        o.device_bytes = least_bytes(&o);
+        o.micro_batches = (uint32_t)i % 3 + 1;
+        rig_open(&rig, &o);
+        assert_int_equal(run(&rig, have), n);
+        qy_cache_stats(rig.cache, &stats);
+        assert_int_equal(stats.rows_asked,
+                         stats.rows_found + stats.rows_pulled + stats.rows_pushed);
+        if (o.plan == QY_PLAN_PUSH) {
+            assert_int_equal(stats.rows_pulled, 0);
+            assert_true(stats.rows_pushed > 0);
+        }
+        rig_close(&rig);
+        for (size_t f = 0; f < n; f++) {
+            if (!(fabsf(want[f] - have[f]) < 2e-5F)) {
+                fail_msg("%s, plan %d: float %zu is %g, on the unified device %g", o.policy,
+                         (int)o.plan, f, (double)have[f], (double)want[f]);
+            }
+        }
+    }
+    free(want);
+    free(have);
 }
 
 /* A step of one token of each sequence; the status of the layer that fails, or of its end. */
@@ -345,6 +394,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tier_every_policy_gives_the_bits_of_the_unified_device),
         cmocka_unit_test(tier_large_blocks_and_f32_rows),
+        cmocka_unit_test(tier_pushes_give_the_same_answer),
         cmocka_unit_test(tier_faults_of_a_pull_fail_one_step_only),
         cmocka_unit_test(tier_blocks_that_do_not_get_home_are_sent_again),
         cmocka_unit_test(tier_halves_of_a_layer_come_in_order),

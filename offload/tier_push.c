@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Pushes: rows that the device lacks are attended to where they are. The queries of a group go to the
+ * host, its threads attend to the home rows, and the partial comes back, to be merged by log-sum-exp
+ * with that over the rows on the device. plan.c decides who pushes.
+ *
+ *   start    queries on their way                         (stream to the host)
+ *   push     wait for them; attend; partials on their way (host threads; stream to the device)
+ *   wait     for pulled rows and partials
+ *
+ * The host's threads are those of the host device, which also plays the discrete one: a push is not
+ * hidden behind the device's own work, and the costs say so (shared_threads).
+ */
+#include "offload/cache.h"
+#include "offload/link_cost.h"
+
+static size_t query_floats(const struct qy_cache *cache)
+{
+    return (size_t)cache->group * cache->layout.head_dim;
+}
+
+static int open_lists(struct qy_cache *cache)
+{
+    const struct qy_allocator *mem = &cache->rt->mem;
+    const size_t items = qyi_cache_items(cache);
+    struct qyi_push *p = &cache->tier.push;
+
+    p->items = qy_alloc_zero(mem, items * sizeof(*p->items));
+    p->q = qy_alloc_zero(mem, items * query_floats(cache) * sizeof(*p->q));
+    p->out = qy_alloc_zero(mem, items * query_floats(cache) * sizeof(*p->out));
+    p->lse = qy_alloc_zero(mem, items * cache->group * sizeof(*p->lse));
+    p->asks = qy_alloc_zero(mem, items * sizeof(*p->asks));
+    p->answers = qy_alloc_zero(mem, 2 * items * sizeof(*p->answers));
+    p->chosen = qy_alloc_zero(mem, items);
+    return !p->items || !p->q || !p->out || !p->lse || !p->asks || !p->answers || !p->chosen;
+}
+
+enum qy_status qyi_push_open(struct qy_cache *cache, struct qy_error *err)
+{
+    const enum qy_plan_mode mode = (enum qy_plan_mode)cache->params.settings.plan_mode;
+    struct qyi_push *p = &cache->tier.push;
+    const struct qyi_link_shape shape = {
+        .row_type = cache->layout.row_type, .d = cache->layout.head_dim, .group = cache->group};
+
+    if (mode == QY_PLAN_PULL || !cache->tier.residency) {
+        return QY_OK;
+    }
+    p->params = (struct qyi_plan_params){
+        .mode = mode,
+        /* chosen: four of five rows are found where slots hold twice a step's rows (bench
+         * residency); without a first guess nothing would ever be pulled, and so nothing found */
+        .costs = {.reuse = 4.0, .shared_threads = 1},
+        .row_bytes = (uint32_t)cache->layout.row_bytes,
+        .query_bytes = (uint32_t)((2 * query_floats(cache) + cache->group) * sizeof(float))};
+    if (open_lists(cache)) {
+        return qy_error_set(err, QY_ERR_NOMEM, "cache: out of memory for the lists of pushes");
+    }
+    return mode == QY_PLAN_AUTO
+               ? qyi_link_cost_measure(&cache->rt->mem, cache->dev, &shape, &p->params.costs, err)
+               : QY_OK;
+}
+
+void qyi_push_close(struct qy_cache *cache)
+{
+    const struct qy_allocator *mem = &cache->rt->mem;
+    struct qyi_push *p = &cache->tier.push;
+
+    qy_free(mem, p->chosen);
+    qy_free(mem, p->answers);
+    qy_free(mem, p->asks);
+    qy_free(mem, p->lse);
+    qy_free(mem, p->out);
+    qy_free(mem, p->q);
+    qy_free(mem, p->items);
+}
+
+void qyi_push_plan(struct qy_cache *cache)
+{
+    const struct qyi_micro_batch *now = qyi_step_now(cache);
+    const uint32_t n_heads = cache->layout.n_kv_heads;
+    struct qyi_tier *t = &cache->tier;
+    const size_t first = (size_t)now->begin * n_heads;
+    const uint32_t n = (now->end - now->begin) * n_heads;
+    struct qyi_plan_choice choice = {.push = t->push.chosen + first};
+    uint64_t hits = 0;
+
+    for (size_t i = first; i < first + n; i++) {
+        t->push.items[i] =
+            (struct qyi_plan_item){.n = t->n_found[i] + t->n_missed[i], .n_miss = t->n_missed[i]};
+        hits += t->n_found[i];
+    }
+    qyi_plan_layer(&t->push.params, t->push.items + first, n, &choice);
+    qyi_plan_reuse(&t->push.params.costs, choice.pull_rows, hits);
+}
+
+enum qy_status qyi_push_ask(struct qy_cache *cache, uint32_t layer, const struct qy_qkv *qkv)
+{
+    const struct qyi_micro_batch *now = qyi_step_now(cache);
+    const uint32_t n_heads = cache->layout.n_kv_heads;
+    struct qyi_tier *t = &cache->tier;
+    struct qyi_fetch *fetch = &t->fetches[cache->step.now];
+    struct qy_copy_item *asks = t->push.asks + (size_t)now->begin * n_heads;
+    uint32_t n = 0;
+
+    (void)layer;
+    for (uint32_t i = now->begin; t->push.chosen && i < now->end; i++) {
+        for (uint32_t h = 0; h < n_heads; h++) {
+            const size_t place = (size_t)i * n_heads + h;
+
+            if (qyi_pushes(t, place)) {
+                asks[n++] = (struct qy_copy_item){
+                    .from = qyi_group_q(cache, qkv, &cache->step.slices[i], h),
+                    .to = t->push.q + place * query_floats(cache),
+                    .bytes = query_floats(cache) * sizeof(float)};
+            }
+        }
+    }
+    if (n == 0) {
+        return QY_OK;
+    }
+    const enum qy_status st = qy_stream_copy(t->out, asks, n);
+    if (st != QY_OK) {
+        return st == QY_AGAIN ? QY_ERR_DEVICE : st;
+    }
+    fetch->asked = qy_stream_record(t->out);
+    fetch->n_push = n;
+    return QY_OK;
+}
+
+/* The items of what pushes: attention over the rows that the device lacks. */
+static uint32_t home_items(struct qy_cache *cache, uint32_t layer, struct qy_copy_item *answers)
+{
+    const struct qyi_micro_batch *now = qyi_step_now(cache);
+    const uint32_t n_heads = cache->layout.n_kv_heads;
+    const struct qyi_tier *t = &cache->tier;
+    uint32_t n = 0;
+
+    for (uint32_t i = now->begin; i < now->end; i++) {
+        for (uint32_t h = 0; h < n_heads; h++) {
+            const size_t place = (size_t)i * n_heads + h;
+            struct qy_attend_item *item = &cache->step.attends[n];
+            struct qy_sequence *seq = cache->step.slices[i].seq;
+
+            if (!qyi_pushes(t, place)) {
+                continue;
+            }
+            *item = (struct qy_attend_item){.q = t->push.q + place * query_floats(cache),
+                                            .rows = qyi_sequence_rows(seq, layer, h),
+                                            .ids = t->pull_ids + place * cache->ids_capacity,
+                                            .n = t->n_missed[place],
+                                            .group = cache->group,
+                                            .out = t->push.out + place * query_floats(cache),
+                                            .lse = t->push.lse + place * cache->group};
+            item->rows.blocks = seq->homes;
+            answers[2 * n] =
+                (struct qy_copy_item){.from = item->out,
+                                      .to = qyi_part_out(cache, place, QYI_PART_PUSHED),
+                                      .bytes = query_floats(cache) * sizeof(float)};
+            answers[2 * n + 1] =
+                (struct qy_copy_item){.from = item->lse,
+                                      .to = qyi_part_lse(cache, place, QYI_PART_PUSHED),
+                                      .bytes = cache->group * sizeof(float)};
+            n++;
+        }
+    }
+    return n;
+}
+
+enum qy_status qyi_push_answer(struct qy_cache *cache, uint32_t layer)
+{
+    struct qyi_tier *t = &cache->tier;
+    struct qyi_fetch *fetch = &t->fetches[cache->step.now];
+    struct qy_copy_item *answers =
+        t->push.answers + (size_t)2 * qyi_step_now(cache)->begin * cache->layout.n_kv_heads;
+
+    if (fetch->n_push == 0) {
+        return QY_OK;
+    }
+    enum qy_status st = qy_stream_wait(t->out, fetch->asked, t->timeout_ns);
+    if (st != QY_OK) {
+        const enum qy_status given_up = qyi_tier_give_up(cache);
+        return given_up == QY_OK ? st : given_up;
+    }
+    const uint32_t n = home_items(cache, layer, answers);
+    st = qy_device_attend(cache->dev, cache->step.attends, n, cache->params.scale, &cache->arena);
+    if (st == QY_OK) {
+        st = qy_stream_copy(t->in, answers, 2 * n);
+        st = st == QY_AGAIN ? QY_ERR_DEVICE : st;
+    }
+    if (st == QY_OK) {
+        fetch->layer = layer;
+        fetch->is_open = 1;
+        fetch->here = qy_stream_record(t->in);
+    }
+    return st;
+}
