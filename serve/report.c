@@ -115,7 +115,9 @@ static void print_moved(const struct qyi_report *report, FILE *out)
             qy_format_size(c->to_device_bytes, a, sizeof a),
             qy_format_size(c->to_host_bytes, b, sizeof b));
     if (c->rows_asked > 0) {
-        fprintf(out, "%.1f %% of the rows asked for were there; ", 100.0 * hit_rate(c));
+        fprintf(out, "%.1f %% of the rows asked for were there, %llu pulled, %llu pushed; ",
+                100.0 * hit_rate(c), (unsigned long long)c->rows_pulled,
+                (unsigned long long)c->rows_pushed);
     }
     fprintf(out, "%s of the device reserved\n",
             qy_format_size(c->device_reserved_bytes, d, sizeof d));
@@ -198,6 +200,8 @@ void qyi_report_json(const struct qyi_engine *engine, const struct qyi_report *r
     } else {
         cJSON_AddNullToObject(object, "hit_rate"); /* nothing was asked of a residency cache */
     }
+    cJSON_AddNumberToObject(object, "rows_pulled", (double)c->rows_pulled);
+    cJSON_AddNumberToObject(object, "rows_pushed", (double)c->rows_pushed);
     cJSON_AddNumberToObject(object, "device_reserved_bytes", (double)c->device_reserved_bytes);
     cJSON_AddStringToObject(object, "policy", engine->app->retrieval.policy);
     cJSON_AddNumberToObject(object, "attended", qyi_attended(c));

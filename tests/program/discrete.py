@@ -48,6 +48,12 @@ class Discrete(Case):
             self.assertTrue(0 < out["hit_rate"] < 1)
             self.assertLessEqual(out["overlap"], 1)
             self.assertGreater(out["movement_alone_ms"], 0)
+            self.assertEqual(out["rows_pushed"], 0)
+        out = self.json(*base, "--set", "plan.mode=push")
+        self.assertEqual(out["rows_pulled"], 0)
+        self.assertGreater(out["rows_pushed"], 0)
+        out = self.json(*base, "--set", "plan.mode=auto")
+        self.assertGreater(out["rows_pulled"] + out["rows_pushed"], 0)
 
 
 if __name__ == "__main__":
