@@ -38,6 +38,10 @@ class Discrete(Case):
         self.refused(1, r"--shape times attention on a device that shares memory", "bench", "decode",
                      "--shape", "smollm2-135m", "--context", "600", "--device", "host-discrete:64M")
 
+    def test_a_push_is_not_deterministic(self):
+        self.refused(2, r"'plan.mode': push with step.deterministic", "generate", "-m", tiny(), "-p", "a",
+                     "--set", "plan.mode=push", "--set", "step.deterministic=on")
+
     def test_bench_decode_tells_what_moved(self):
         base = ("bench", "decode", "-m", tiny(), "-f", write("t.txt", TEXT), "--batch", "4", "--context",
                 "300", "--steps", "4", "--policy", "exact", "--budget", "24", "--device",
