@@ -192,7 +192,9 @@ static enum qy_status fill_index(struct qy_cache *cache, const struct fill_job *
 /* Rows went straight to the homes, index bytes to the device: each gets what the other has. */
 static enum qy_status fill_device(struct qy_sequence *seq)
 {
-    const enum qy_status st = qyi_tier_bring_tail(seq);
+    qyi_tier_release(seq, 0);
+    seq->device_from = seq->n_blocks; /* what was there is brought again, with what is new */
+    const enum qy_status st = qyi_tier_bring(seq);
 
     return st == QY_OK ? qyi_tier_send_index(seq, seq->n_tokens >> seq->cache->layout.shift) : st;
 }
@@ -205,7 +207,10 @@ enum qy_status qy_sequence_fill_random(struct qy_sequence *seq, uint32_t n, uint
         (cache->tier.present && seq->n_tokens % cache->layout.block_tokens != 0)) {
         return QY_ERR_INVALID;
     }
-    enum qy_status st = qyi_sequence_reserve(seq, seq->n_tokens + n);
+    enum qy_status st = cache->tier.present ? qyi_tier_settle(seq, 1) : QY_OK;
+    if (st == QY_OK) {
+        st = qyi_sequence_reserve(seq, seq->n_tokens + n);
+    }
     if (st != QY_OK) {
         return st;
     }

@@ -116,7 +116,7 @@ enum qy_status qy_sequence_truncate(struct qy_sequence *seq, uint32_t n_tokens)
     }
     seq->n_tokens = n_tokens;
     qyi_sequence_release(seq, n_tokens, 0);
-    return cache->tier.present ? qyi_tier_bring_tail(seq) : QY_OK;
+    return cache->tier.present ? qyi_tier_bring(seq) : QY_OK;
 }
 
 struct copy_job {
@@ -171,6 +171,9 @@ enum qy_status qy_sequence_copy(struct qy_sequence *dst, const struct qy_sequenc
     if (cache->tier.present) {
         st = qyi_tier_copy(dst, src);
         if (st != QY_OK) {
+            dst->n_tokens = 0;
+            dst->n_sealed = 0;
+            dst->device_from = 0;
             qyi_sequence_release(dst, 0, 0);
             return st;
         }

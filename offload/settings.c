@@ -61,8 +61,9 @@ const struct qy_setting qy_cache_setting_rows[] = {
         .min = 0,
         .max = 1e18,
         .unit = "bytes",
-        .help = "device memory of a discrete device for rows, index and staging; auto: all that its "
-                "spec gives",
+        .help =
+            "device memory of a discrete device for rows, index and staging; auto: all that its "
+            "spec gives",
         .offset = offsetof(struct qy_cache_settings, device_bytes),
     },
     {

@@ -121,9 +121,10 @@ QY_MUST enum qy_status qyi_tier_settle(struct qy_sequence *seq, int wait);
 /* Tokens from n_tokens on are about to be cut: waits for what is on its way home, and forgets slots.
  * A failure: a write may still land in the sequence's blocks, which must not be given back. */
 QY_MUST enum qy_status qyi_tier_forget(struct qy_sequence *seq, uint32_t n_tokens);
-/* The rows of the open block come back to a device block, from the home: after a cut, or a fill. */
-QY_MUST enum qy_status qyi_tier_bring_tail(struct qy_sequence *seq);
-/* dst, whose homes are a copy of src's, gets index and open block on the device too. */
+/* Blocks that the sequence keeps on the device, its open one at least, come back from their homes where
+ * they are not there: after a cut, or a fill. */
+QY_MUST enum qy_status qyi_tier_bring(struct qy_sequence *seq);
+/* dst, whose homes are a copy of src's, gets src's length, and index and kept blocks on the device. */
 QY_MUST enum qy_status qyi_tier_copy(struct qy_sequence *dst, const struct qy_sequence *src);
 /* Rows are home already, index bytes are not: sends these, and seals. */
 QY_MUST enum qy_status qyi_tier_send_index(struct qy_sequence *seq, uint32_t n_blocks);

@@ -145,45 +145,71 @@ static enum qy_status copy_now(struct qy_cache *cache, const struct qy_copy_item
     return st;
 }
 
-enum qy_status qyi_tier_bring_tail(struct qy_sequence *seq)
+/* First block that the sequence keeps on the device. */
+static uint32_t kept_from(const struct qy_sequence *seq)
+{
+    const uint32_t full = seq->n_tokens >> seq->cache->layout.shift;
+    const uint32_t keep = seq->cache->tier.plan.keep - 1;
+
+    return full > keep ? full - keep : 0;
+}
+
+/* Rows of a block, from its home. */
+static struct qy_copy_item rows_of(const struct qy_sequence *seq, uint32_t b)
+{
+    const struct qyi_layout *l = &seq->cache->layout;
+
+    return (struct qy_copy_item){
+        .from = seq->homes[b], .to = seq->device[b], .bytes = (size_t)l->n_slabs * l->slab_bytes};
+}
+
+enum qy_status qyi_tier_bring(struct qy_sequence *seq)
 {
     struct qy_cache *cache = seq->cache;
-    const struct qyi_layout *l = &cache->layout;
-    const uint32_t tail = seq->n_tokens >> l->shift;
+    struct qy_copy_item *items = copies_of(seq);
+    const uint32_t old_from = seq->device_from;
+    const uint32_t from = kept_from(seq) < old_from ? kept_from(seq) : old_from;
+    uint32_t n = 0;
 
-    seq->device_from = seq->device_from < tail ? seq->device_from : tail;
-    if (seq->n_tokens % l->block_tokens == 0 || seq->device[tail] != NULL) {
-        return QY_OK;
-    }
-    const enum qy_status st = qyi_tier_reserve(seq, tail, seq->n_tokens);
+    const enum qy_status st = qyi_tier_reserve(seq, from, seq->n_tokens);
     if (st != QY_OK) {
         return st;
     }
-    const struct qy_copy_item item = {.from = seq->homes[tail],
-                                      .to = seq->device[tail],
-                                      .bytes = (size_t)l->n_slabs * l->slab_bytes};
-    return copy_now(cache, &item, 1);
+    for (uint32_t b = from; b < seq->n_blocks; b++) {
+        if (b < old_from) {
+            items[n++] = rows_of(seq, b);
+        }
+        seq->addresses[b] = b < seq->n_sealed ? seq->homes[b] : seq->device[b];
+    }
+    seq->device_from = from;
+    return copy_now(cache, items, n);
 }
 
 enum qy_status qyi_tier_copy(struct qy_sequence *dst, const struct qy_sequence *src)
 {
-    struct qy_cache *cache = dst->cache;
+    const struct qy_cache *cache = dst->cache;
     const struct qyi_layout *l = &cache->layout;
     struct qy_copy_item *items = copies_of(dst);
-    const uint32_t tail = src->n_tokens >> l->shift;
+    const uint32_t full = src->n_tokens >> l->shift;
     uint32_t n = 0;
 
+    dst->n_tokens = src->n_tokens;
+    dst->n_sealed = src->n_sealed;
     dst->n_sent = src->n_sealed;
-    dst->device_from = tail;
-    enum qy_status st = qyi_tier_reserve(dst, tail, src->n_tokens);
+    dst->device_from = kept_from(dst);
+    enum qy_status st = qyi_tier_reserve(dst, dst->device_from, dst->n_tokens);
+    for (uint32_t b = dst->device_from; st == QY_OK && b < dst->n_blocks; b++) {
+        items[n] = rows_of(dst, b);
+        if (b >= full) { /* the open block is not home yet */
+            items[n].from = src->device[b];
+        } else {
+            dst->addresses[b] = dst->homes[b];
+        }
+        n++;
+    }
     for (uint32_t b = 0; st == QY_OK && b < dst->n_blocks && l->index_slab_bytes > 0; b++) {
         items[n++] = (struct qy_copy_item){
             .from = src->index[b], .to = dst->index[b], .bytes = l->n_slabs * l->index_slab_bytes};
     }
-    if (st == QY_OK && dst->n_blocks > tail) {
-        items[n++] = (struct qy_copy_item){.from = src->device[tail],
-                                           .to = dst->device[tail],
-                                           .bytes = (size_t)l->n_slabs * l->slab_bytes};
-    }
-    return st == QY_OK ? copy_now(cache, items, n) : st;
+    return st == QY_OK ? copy_now(dst->cache, items, n) : st;
 }

@@ -47,13 +47,14 @@ static uint64_t least_bytes(const struct rig_options *options)
     return hi;
 }
 
-/* Single tokens of two sequences, of different lengths. */
-static void decode(struct rig *rig, struct qy_sequence *const *seqs, uint32_t n, float *out)
+/* Single tokens of two sequences, of different lengths: of streams `stream` and the next. */
+static void decode(struct rig *rig, struct qy_sequence *const *seqs, uint32_t stream, uint32_t n,
+                   float *out)
 {
     for (uint32_t i = 0; i < n; i++) {
         const struct rig_feed feeds[2] = {
-            {.seq = seqs[0], .stream = 1, .n = 1, .out = out + (size_t)(2 * i) * OUT},
-            {.seq = seqs[1], .stream = 2, .n = 1, .out = out + (size_t)(2 * i + 1) * OUT}};
+            {.seq = seqs[0], .stream = stream, .n = 1, .out = out + (size_t)(2 * i) * OUT},
+            {.seq = seqs[1], .stream = stream + 1, .n = 1, .out = out + (size_t)(2 * i + 1) * OUT}};
 
         assert_int_equal(rig_step(rig, feeds, 2), QY_OK);
     }
@@ -71,12 +72,12 @@ static size_t run(struct rig *rig, float *out)
     at += (size_t)N_PREFILL * RIG_OUT;
     rig_prefill(rig, seqs[1], 2, 37, 64, at);
     at += (size_t)37 * RIG_OUT;
-    decode(rig, seqs, N_DECODE, at);
+    decode(rig, seqs, 1, N_DECODE, at);
     at += (size_t)2 * N_DECODE * OUT;
 
     assert_int_equal(qy_sequence_truncate(seqs[0], 217), QY_OK);
     assert_int_equal(qy_sequence_truncate(seqs[1], 64), QY_OK);
-    decode(rig, seqs, 30, at);
+    decode(rig, seqs, 3, 30, at);
     at += (size_t)60 * OUT;
 
     assert_int_equal(qy_sequence_copy(seqs[2], seqs[0]), QY_OK);
@@ -86,7 +87,7 @@ static size_t run(struct rig *rig, float *out)
                                       {.seq = seqs[1], .stream = 2, .n = 50, .out = at + OUT}};
     assert_int_equal(rig_step(rig, mixed, 2), QY_OK);
     at += (size_t)51 * OUT;
-    decode(rig, seqs, 20, at);
+    decode(rig, seqs, 5, 20, at);
     at += (size_t)40 * OUT;
     for (int i = 0; i < 2; i++) {
         if (qy_sequence_verify(seqs[i], &err) != QY_OK) {
@@ -152,6 +153,46 @@ static void tier_every_policy_gives_the_bits_of_the_unified_device(void **state)
         o.policy = policies[i];
         expect_same(&o, policies[i]);
     }
+}
+
+/* Where everything fits, dense keeps it: also of copies and random rows. */
+static void tier_dense_moves_nothing_where_all_fits(void **state)
+{
+    struct rig_options o = base;
+    struct rig rig;
+    struct rig unified;
+    float want[2 * OUT];
+    float have[2 * OUT];
+    struct qy_sequence *seqs[2];
+    struct qy_sequence *other[2];
+    struct qy_cache_stats stats;
+    (void)state;
+
+    o.policy = "dense";
+    rig_open(&unified, &o);
+    o.device = "host-discrete:64M";
+    rig_open(&rig, &o);
+    for (int i = 0; i < 2; i++) {
+        struct rig *r = i == 0 ? &rig : &unified;
+        struct qy_sequence **s = i == 0 ? seqs : other;
+
+        s[0] = rig_sequence(r);
+        s[1] = rig_sequence(r);
+        assert_int_equal(qy_sequence_fill_random(s[0], 64, 1), QY_OK);
+        assert_int_equal(qy_sequence_fill_random(s[0], 200, 2), QY_OK);
+        assert_int_equal(qy_sequence_copy(s[1], s[0]), QY_OK);
+        assert_int_equal(qy_sequence_truncate(s[1], 150), QY_OK);
+    }
+    qy_cache_stats_reset(rig.cache);
+    for (int i = 0; i < 30; i++) {
+        decode(&rig, seqs, 1, 1, have);
+        decode(&unified, other, 1, 1, want);
+        assert_memory_equal(want, have, sizeof(want));
+    }
+    qy_cache_stats(rig.cache, &stats);
+    assert_int_equal(stats.to_device_bytes, 0);
+    rig_close(&rig);
+    rig_close(&unified);
 }
 
 static void tier_large_blocks_and_f32_rows(void **state)
@@ -393,6 +434,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tier_every_policy_gives_the_bits_of_the_unified_device),
+        cmocka_unit_test(tier_dense_moves_nothing_where_all_fits),
         cmocka_unit_test(tier_large_blocks_and_f32_rows),
         cmocka_unit_test(tier_pushes_give_the_same_answer),
         cmocka_unit_test(tier_faults_of_a_pull_fail_one_step_only),
