@@ -1,0 +1,121 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Decode rates of growing batches on a device of fixed memory; see run.sh.
+
+Device memory is the least in which --holds sequences fit dense. Each run is a median of --steps steps
+of `quarry bench decode` on a text's own continuation; every sequence has rows of its own.
+"""
+import argparse
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+DENSE = "dense"
+
+
+def bench(args, policy, batch, device, steps=None):
+    """The result, or the error's text where it does not fit."""
+    command = [args.quarry, "bench", "decode", "--json", "-m", args.model, "-f", args.file, "--batch",
+               str(batch), "--context", str(args.context), "--steps", str(steps or args.steps),
+               "--policy", *policy.split(), "--device", device, *args.more]
+    if args.link_gbps > 0:
+        command += ["--link-gbps", str(args.link_gbps)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if done.returncode == 0:
+        return json.loads(done.stdout)
+    last = done.stderr.strip().splitlines()[-1]
+    if "need at least" not in last and "cache.host_bytes" not in last:
+        sys.exit(f"offload_batch: {' '.join(command)}\n{last}")
+    return last
+
+
+def device_bytes(args):
+    """The least device memory, in steps of a few hundredths, in which dense moves no rows at decode."""
+    one = bench(args, DENSE, 1, "host", 1)["kv_bytes"]["host"]
+    for percent in (100, 102, 104, 106, 108, 110, 115, 120, 130, 140, 160, 180, 200):
+        size = args.holds * one * percent // 100
+        out = bench(args, DENSE, args.holds, f"host-discrete:{size}", 1)
+        if not isinstance(out, str) and out["bytes"]["h2d"] == 0:
+            return size
+    sys.exit("offload_batch: dense always moves rows; is --context too short?")
+
+
+def batches(args, policy, size):
+    """[(batch, median result)] of growing batches until one does not fit."""
+    rows, batch = [], 1 if policy == DENSE else args.holds
+    while batch <= args.most:
+        runs = [bench(args, policy, batch, f"host-discrete:{size}") for _ in range(args.runs)]
+        if isinstance(runs[0], str):
+            print(f"{policy:24} {batch:5}   does not fit: {runs[0].split(': ', 2)[-1]}", flush=True)
+            break
+        out = sorted(runs, key=lambda r: r["tokens_per_s"])[len(runs) // 2]
+        rows.append((batch, out))
+        hits = "-" if out["hit_rate"] is None else f"{100 * out['hit_rate']:.1f} %"
+        moved = out["bytes"]["h2d"] / args.steps / 1e6
+        print(f"{policy:24} {batch:5} {out['tokens_per_s']:9.1f} {out['step_ms']:9.1f} {hits:>8} "
+              f"{moved:9.1f} {out['device_reserved_bytes'] / 2**20:9.0f}", flush=True)
+        if policy == DENSE and out["bytes"]["h2d"] > 0 and batch > args.holds:
+            break  # rows stream through the device from here on
+        batch = batch + 1 if policy == DENSE and batch >= args.holds else batch * 2
+    return rows
+
+
+def plot(args, series):
+    out = pathlib.Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    data = out / "batches.dat"
+    data.write_text("\n\n".join(f'"{name}"\n' + "\n".join(f"{b} {r['tokens_per_s']}" for b, r in rows)
+                                for name, rows in series.items()) + "\n")
+    if shutil.which("gnuplot") is None:
+        print(f"written: {data} (gnuplot is missing: no picture)")
+        return
+    lines = ", ".join(f"'{data}' index {i} using 1:2 with linespoints linewidth 2 pointtype 7 "
+                      f"title columnheader(1)" for i in range(len(series)))
+    script = (f"set terminal svg size 720,420 font 'sans,13'; set output '{out}/batches.svg'\n"
+              "set logscale x 2; set xlabel 'sequences'; set ylabel 'tokens per second'\n"
+              "set yrange [0:*]; set grid; set key left top\n"
+              f"set title '{args.context} tokens each, device memory for {args.holds} dense'\n"
+              f"plot {lines}\n")
+    subprocess.run(["gnuplot"], input=script, text=True, check=True)
+    print(f"written: {out}/batches.svg, {data}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quarry", default="build/release/quarry")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("-f", "--file", required=True)
+    parser.add_argument("--policy", default="a2ats+ --preset fast")
+    parser.add_argument("--holds", type=int, default=4, help="sequences that fit dense")
+    parser.add_argument("--most", type=int, default=64, help="largest batch")
+    parser.add_argument("--context", type=int, default=8000)
+    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--link-gbps", type=float, default=0)
+    parser.add_argument("--out", default="build/offload_batch")
+    args, args.more = parser.parse_known_args()
+
+    size = device_bytes(args)
+    print(f"device memory {size / 2**20:.0f} MiB: holds {args.holds} sequences of {args.context} tokens dense; "
+          "a CPU plays the device")
+    print(f"{'policy':24} {'batch':>5} {'tokens/s':>9} {'ms/step':>9} {'found':>8} {'MB moved':>9} {'MiB used':>9}")
+    series = {policy: batches(args, policy, size) for policy in (DENSE, args.policy)}
+    plot(args, series)
+    best = {p: max(rows, key=lambda r: r[1]["tokens_per_s"]) for p, rows in series.items() if rows}
+    if len(best) == 2:
+        dense_batch, dense = best[DENSE]
+        same = dict(series[args.policy]).get(dense_batch)
+        batch, sparse = best[args.policy]
+        print(f"dense at its best batch, {dense_batch}: {dense['tokens_per_s']:.1f} tokens/s")
+        if same:
+            print(f"{args.policy} at that batch: {same['tokens_per_s']:.1f}, "
+                  f"{same['tokens_per_s'] / dense['tokens_per_s']:.2f} times: what selection gives")
+        print(f"{args.policy} at its best batch, {batch}: {sparse['tokens_per_s']:.1f}, "
+              f"{sparse['tokens_per_s'] / dense['tokens_per_s']:.2f} times: what capacity adds")
+
+
+if __name__ == "__main__":
+    main()
