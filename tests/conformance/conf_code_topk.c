@@ -160,9 +160,9 @@ static void ranges_of_short_slabs_do_not_overlap(void **unused)
             struct conf_codes s;
 
             conf_open(&c, level, 2);
-            conf_quantizer_open(&z, 256, 128, 4, 16, 0);
+            conf_quantizer_open(&z, 64, 64, 4, 16, 0);
             conf_codes_fill(&c, &z, &s, shift, 2200);
-            for (int repeat = 0; repeat < 20; repeat++) {
+            for (int repeat = 0; repeat < 8; repeat++) {
                 one(&c, &z, &s, 3, 5, 2100, 1999, 0.3F);
             }
             conf_codes_close(&s);
