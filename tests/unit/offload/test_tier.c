@@ -11,7 +11,7 @@
 
 #include "offload/cache.h"
 
-enum { N_PREFILL = 300, N_DECODE = 70, OUT = RIG_LAYERS * RIG_OUT };
+enum { N_PREFILL = 240, N_DECODE = 40, OUT = RIG_LAYERS * RIG_OUT };
 
 static const struct rig_options base = {.policy = "exact",
                                         .budget = "0.1",
@@ -26,7 +26,7 @@ static uint64_t least_bytes(const struct rig_options *options)
     uint64_t lo = 0; /* refused */
     uint64_t hi = (uint64_t)64 << 20;
 
-    while (hi - lo > 64) {
+    while (hi - lo > 4096) {
         struct rig_options o = *options;
         struct rig rig;
         struct qy_error err = {0};
@@ -228,8 +228,9 @@ static void tier_pushes_give_the_same_answer(void **state)
         const size_t n = run(&rig, want);
         rig_close(&rig);
         o.device = "host-discrete:64M";
-        o.plan = modes[i / 3];
+        o.plan = QY_PLAN_PUSH; /* which is opened without a measurement */
         o.device_bytes = least_bytes(&o);
+        o.plan = modes[i / 3];
         o.micro_batches = (uint32_t)i % 3 + 1;
         rig_open(&rig, &o);
         assert_int_equal(run(&rig, have), n);
