@@ -87,7 +87,9 @@ static void byte_of_a_throttled_link_takes_its_time(void **state)
             measure("host-discrete:64M", (struct qy_link){.gbps = 0.01}, &f16_64);
 
         assert_sane(&costs);
-        nearest = fmin(nearest, fabs(costs.link_byte_ns / 100.0 - 1.0));
+        /* what is told apart of it as a row's own share may be noise */
+        const double row_ns = 256.0 * costs.link_byte_ns + costs.link_row_ns;
+        nearest = fmin(nearest, fabs(row_ns / (256.0 * 100.0) - 1.0));
     }
     assert_true(nearest < 0.3);
 }
