@@ -247,7 +247,7 @@ static uint8_t *block_at(const struct qy_cache *cache, uint32_t block)
     return t->rows + t->plan.slot_bytes + block * rows_bytes(&cache->layout);
 }
 
-static void give_back(struct qy_cache *cache, uint8_t **address)
+void qyi_tier_give_block(struct qy_cache *cache, uint8_t **address)
 {
     struct qyi_tier *t = &cache->tier;
     const size_t at = (size_t)(*address - t->rows) - t->plan.slot_bytes;
@@ -300,21 +300,7 @@ void qyi_tier_release(struct qy_sequence *seq, uint32_t n_blocks)
 
     for (uint32_t b = n_blocks; b < cache->max_blocks; b++) {
         if (seq->device[b] != NULL) {
-            give_back(cache, &seq->device[b]);
+            qyi_tier_give_block(cache, &seq->device[b]);
         }
-    }
-}
-
-void qyi_tier_drop_old(struct qy_sequence *seq)
-{
-    struct qy_cache *cache = seq->cache;
-    const uint32_t full = seq->n_tokens >> cache->layout.shift;
-    const uint32_t keep = cache->tier.plan.keep - 1;
-
-    while (seq->device_from < seq->n_sealed && seq->device_from + keep < full) {
-        if (seq->device[seq->device_from] != NULL) {
-            give_back(cache, &seq->device[seq->device_from]);
-        }
-        seq->device_from++;
     }
 }

@@ -107,8 +107,8 @@ QY_MUST enum qy_status qyi_tier_reserve(struct qy_sequence *seq, uint32_t first,
 /* Gives back device blocks of a sequence that now ends at n_blocks. */
 void qyi_tier_release(struct qy_sequence *seq, uint32_t n_blocks);
 
-/* Gives back those that a sequence need not keep any more: sealed, and older than `keep`. */
-void qyi_tier_drop_old(struct qy_sequence *seq);
+/* Gives back one device block; *address becomes NULL. [noalloc] */
+void qyi_tier_give_block(struct qy_cache *cache, uint8_t **address);
 
 /* tier_home.c: a step of the sequence ended: full blocks start on their way home, those that arrived are
  * sealed. What fails is tried again when the next step ends. [noalloc] */

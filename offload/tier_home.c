@@ -91,6 +91,27 @@ void qyi_tier_step_end(struct qy_sequence *seq)
     }
 }
 
+/* First block that the sequence keeps on the device. */
+static uint32_t kept_from(const struct qy_sequence *seq)
+{
+    const uint32_t full = seq->n_tokens >> seq->cache->layout.shift;
+    const uint32_t keep = seq->cache->tier.plan.keep - 1;
+
+    return full > keep ? full - keep : 0;
+}
+
+/* Gives back blocks that the sequence need not keep any more: sealed, and older than those kept. */
+static void drop_old(struct qy_sequence *seq)
+{
+    const uint32_t from = kept_from(seq);
+
+    for (; seq->device_from < seq->n_sealed && seq->device_from < from; seq->device_from++) {
+        if (seq->device[seq->device_from] != NULL) {
+            qyi_tier_give_block(seq->cache, &seq->device[seq->device_from]);
+        }
+    }
+}
+
 enum qy_status qyi_tier_settle(struct qy_sequence *seq, int wait)
 {
     struct qyi_tier *t = &seq->cache->tier;
@@ -110,7 +131,7 @@ enum qy_status qyi_tier_settle(struct qy_sequence *seq, int wait)
         }
         qyi_sequence_seal(seq, seq->n_sent);
     }
-    qyi_tier_drop_old(seq);
+    drop_old(seq);
     return QY_OK;
 }
 
@@ -143,15 +164,6 @@ static enum qy_status copy_now(struct qy_cache *cache, const struct qy_copy_item
         st = qy_stream_wait(t->in, qy_stream_record(t->in), t->timeout_ns);
     }
     return st;
-}
-
-/* First block that the sequence keeps on the device. */
-static uint32_t kept_from(const struct qy_sequence *seq)
-{
-    const uint32_t full = seq->n_tokens >> seq->cache->layout.shift;
-    const uint32_t keep = seq->cache->tier.plan.keep - 1;
-
-    return full > keep ? full - keep : 0;
 }
 
 /* Rows of a block, from its home. */
