@@ -7,6 +7,13 @@
 
 /* Sorts samples and returns the middle. */
 uint64_t qyi_bench_median(uint64_t *samples, size_t n);
+/* One copy that a team shares: qy_team_run(team, qyi_bench_copy_share, &copy). */
+struct qyi_bench_copy {
+    uint8_t *to;
+    const uint8_t *from;
+    size_t bytes;
+};
+void qyi_bench_copy_share(void *copy, uint32_t thread, uint32_t n_threads);
 /* Read side of a copy that no cache holds, by the team (NULL: one thread), 10^9 bytes per second:
  * the ceiling of everything that reads rows. 0 when there is no memory for it. */
 double qyi_bench_memcpy_gbps(struct qy_team *team);

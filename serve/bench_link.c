@@ -47,20 +47,6 @@ static uint32_t draw(struct bench *b, size_t below)
     return (uint32_t)((b->random >> 32) * below >> 32);
 }
 
-struct share {
-    uint8_t *to;
-    const uint8_t *from;
-    size_t bytes;
-};
-
-static void copy_share(void *arg, uint32_t thread, uint32_t n_threads)
-{
-    const struct share *share = arg;
-    size_t begin, end;
-    qy_team_range(share->bytes, thread, n_threads, &begin, &end);
-    memcpy(share->to + begin, share->from + begin, end - begin);
-}
-
 /* Where the run-th copy of so many bytes begins: runs walk through both memories. */
 static uint8_t *piece(uint8_t *memory, size_t memory_bytes, size_t bytes, uint32_t run)
 {
@@ -114,15 +100,15 @@ static enum qy_status measure(struct bench *b, const struct job *job, struct qy_
     size_t n = 0;
     const size_t bytes = job->rows ? job->n * ROW_BYTES : job->n;
     for (uint32_t run = 0; n < RUNS && (n < MIN_RUNS || total < UINT64_C(250000000)); run++) {
-        struct share share = {piece(b->memory, b->device_bytes, bytes, run),
-                              piece(b->home, HOME_BYTES, bytes, run), bytes};
+        struct qyi_bench_copy share = {piece(b->memory, b->device_bytes, bytes, run),
+                                       piece(b->home, HOME_BYTES, bytes, run), bytes};
         enum qy_status st = QY_OK;
         if (job->rows && team == NULL) {
             choose_rows(b, job);
         }
         const uint64_t begin = qy_clock_ns();
         if (team != NULL) {
-            qy_team_run(*team, copy_share, &share);
+            qy_team_run(*team, qyi_bench_copy_share, &share);
         } else {
             st = job->rows ? run_rows(b, job) : run_bytes(b, job, run);
         }

@@ -17,15 +17,9 @@ uint64_t qyi_bench_median(uint64_t *samples, size_t n)
     return n % 2 == 1 ? samples[n / 2] : (samples[n / 2 - 1] + samples[n / 2]) / 2;
 }
 
-struct copy {
-    uint8_t *to;
-    const uint8_t *from;
-    size_t bytes;
-};
-
-static void copy_share(void *arg, uint32_t thread, uint32_t n_threads)
+void qyi_bench_copy_share(void *arg, uint32_t thread, uint32_t n_threads)
 {
-    const struct copy *copy = arg;
+    const struct qyi_bench_copy *copy = arg;
     size_t begin, end;
     qy_team_range(copy->bytes, thread, n_threads, &begin, &end);
     memcpy(copy->to + begin, copy->from + begin, end - begin);
@@ -35,7 +29,7 @@ double qyi_bench_memcpy_gbps(struct qy_team *team)
 {
     enum { RUNS = 5 };
     const size_t bytes = (size_t)256 << 20;
-    struct copy copy = {.to = malloc(bytes), .from = calloc(1, bytes), .bytes = bytes};
+    struct qyi_bench_copy copy = {.to = malloc(bytes), .from = calloc(1, bytes), .bytes = bytes};
     uint64_t samples[RUNS];
     if (copy.to == NULL || copy.from == NULL) {
         free(copy.to);
@@ -43,10 +37,10 @@ double qyi_bench_memcpy_gbps(struct qy_team *team)
         return 0;
     }
     memset((void *)(uintptr_t)copy.from, 1, bytes); /* real pages, not the zero page */
-    qy_team_run(team, copy_share, &copy);           /* touches the target */
+    qy_team_run(team, qyi_bench_copy_share, &copy); /* touches the target */
     for (int i = 0; i < RUNS; i++) {
         const uint64_t begin = qy_clock_ns();
-        qy_team_run(team, copy_share, &copy);
+        qy_team_run(team, qyi_bench_copy_share, &copy);
         samples[i] = qy_clock_ns() - begin;
     }
     free(copy.to);
