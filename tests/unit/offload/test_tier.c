@@ -304,7 +304,7 @@ static void tier_faults_of_a_pull_fail_one_step_only(void **state)
     rig_open(&good, &o);
     o.device = "host-discrete:64M";
     o.device_bytes = least_bytes(&o);
-    o.copy_timeout_ms = 100;
+    o.copy_timeout_ms = 1000; /* far above what a busy machine pauses for */
     o.micro_batches = 2;
     rig_open(&bad, &o);
     for (int i = 0; i < 2; i++) {
@@ -354,7 +354,7 @@ static void tier_blocks_that_do_not_get_home_are_sent_again(void **state)
 
     rig_open(&good, &o);
     o.device = "host-discrete:64M";
-    o.copy_timeout_ms = 100;
+    o.copy_timeout_ms = 1000; /* far above what a busy machine pauses for */
     rig_open(&bad, &o);
     for (int i = 0; i < 2; i++) {
         struct rig *rig = i == 0 ? &good : &bad;
