@@ -108,6 +108,7 @@ enum qy_status qy_device_open(const struct qy_runtime *rt, const struct qy_devic
     }
     d->caps.kernels = qy_cpu_level_name(d->level);
     d->caps.unified = limit == 0;
+    d->caps.deterministic = params->deterministic;
     d->caps.alignment = 64;
     snprintf(d->caps.name, sizeof d->caps.name, "host%s (%s)", limit == 0 ? "" : ", discrete",
              d->caps.kernels);

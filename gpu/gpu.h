@@ -50,6 +50,7 @@ struct qy_device_caps {
     const char *kernels; /* kernel set: "plain", "avx2", "avx512"                        */
     const char *dense;   /* library of dense products: "oneDNN 2.6.3", "OpenBLAS", "plain" */
     int unified;         /* host memory is device memory                                  */
+    int deterministic;   /* as it was opened                                              */
     size_t alignment;    /* of rows and activations                                      */
 };
 

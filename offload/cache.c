@@ -149,6 +149,7 @@ enum qy_status qy_cache_open(const struct qy_cache_params *params, struct qy_cac
     c->params = *params;
     c->rt = params->rt;
     c->dev = params->dev;
+    c->cuts_lists = qy_device_caps(params->dev)->deterministic;
     c->group = params->shape.n_heads / params->shape.n_kv_heads;
     if (!(c->params.scale > 0.0F)) {
         c->params.scale = 1.0F / sqrtf((float)params->shape.head_dim);

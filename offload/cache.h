@@ -74,7 +74,9 @@ struct qyi_micro_choice {
 };
 
 /* What is merged, in this order: attention over the ids, the policy's estimate of what it leaves out,
- * and attention at the home. */
+ * and attention at the home. With step.deterministic a list is cut where the open block begins, and
+ * what is below the cut is always a part of its own, whoever attends to it: pushed or pulled, the
+ * bits are the same. */
 enum qyi_part { QYI_PART_IDS = 0, QYI_PART_ESTIMATE, QYI_PART_PUSHED, QYI_PARTS };
 
 struct qyi_step {
@@ -93,7 +95,7 @@ struct qyi_step {
     struct qy_append_item *appends; /* [max_sequences * n_kv_heads], as the next six */
     struct qy_append_view *views;
     struct qy_select_item *selects;
-    struct qy_attend_item *attends;
+    struct qy_attend_item *attends; /* twice as many where lists are cut */
     struct qy_chunk_item *chunks;
     uint32_t *n_chosen; /* ids that the policy wrote                    */
     uint32_t *n_listed; /* ids of the whole list                        */
@@ -118,6 +120,7 @@ struct qy_cache {
     struct qy_policy *policy;               /* state; NULL when the policy has none */
     uint32_t group;                         /* query heads of a KV head             */
     uint32_t dense_layers;                  /* first layers that attend to all      */
+    int cuts_lists;                         /* see enum qyi_part                    */
     uint64_t n_steps;                       /* finished, since open                 */
     uint32_t max_blocks;                    /* of one sequence                      */
     uint32_t ids_capacity;                  /* of one list                          */
@@ -168,6 +171,14 @@ static inline struct qyi_selection qyi_slice_reach(const struct qy_cache *cache,
         reach.k = 0;
     }
     return reach;
+}
+
+/* Where the lists of a slice are cut; 0: not at all. */
+static inline uint32_t qyi_slice_cut(const struct qy_cache *cache, const struct qyi_slice *slice)
+{
+    const uint32_t shift = cache->layout.shift;
+
+    return cache->cuts_lists ? slice->first >> shift << shift : 0;
 }
 
 /* Items of one device call at most: (slice, KV head). */

@@ -16,7 +16,8 @@ static size_t arena_bytes(const struct qy_cache *cache)
     const struct qy_cache_params *p = &cache->params;
     const uint32_t items = (uint32_t)qyi_cache_items(cache);
     const uint32_t d = p->shape.head_dim;
-    size_t most = qy_device_attend_scratch(cache->dev, items, p->max_tokens, cache->group, d);
+    const uint32_t attends = cache->cuts_lists ? 2 * items : items;
+    size_t most = qy_device_attend_scratch(cache->dev, attends, p->max_tokens, cache->group, d);
     size_t policy = 0;
 
     most = larger(most, qy_device_attend_chunk_scratch(cache->dev, items, p->max_tokens,
@@ -44,8 +45,9 @@ static struct scratch_plan plan_scratch(const struct qy_cache *cache)
     const struct qy_cache_params *p = &cache->params;
     const int pushes =
         !qy_device_caps(cache->dev)->unified && p->settings.plan_mode != QY_PLAN_PULL;
-    const size_t parts =
-        p->policy->caps.partial || pushes ? qyi_cache_items(cache) * QYI_PARTS * cache->group : 0;
+    const size_t parts = p->policy->caps.partial || pushes || cache->cuts_lists
+                             ? qyi_cache_items(cache) * QYI_PARTS * cache->group
+                             : 0;
     struct scratch_plan plan = {
         .rope = (size_t)p->max_step_tokens * p->rope.dim * sizeof(float),
         .ids = qyi_cache_items(cache) * cache->ids_capacity * sizeof(uint32_t),
@@ -65,7 +67,8 @@ static size_t item_bytes(const struct qy_cache *cache)
     const size_t audit = sizeof(struct qy_audit_item) + sizeof(struct qy_select_item);
 
     return sizeof(struct qy_append_item) + sizeof(struct qy_append_view) +
-           sizeof(struct qy_select_item) + sizeof(struct qy_attend_item) +
+           sizeof(struct qy_select_item) +
+           (cache->cuts_lists ? 2 : 1) * sizeof(struct qy_attend_item) +
            sizeof(struct qy_chunk_item) + 2 * sizeof(uint32_t) +
            (cache->audit.rate > 0.0 ? audit : 0);
 }
@@ -129,7 +132,7 @@ static int reserve_items(struct qy_cache *cache)
     s->appends = list(cache, items, sizeof(*s->appends), &missing);
     s->views = list(cache, items, sizeof(*s->views), &missing);
     s->selects = list(cache, items, sizeof(*s->selects), &missing);
-    s->attends = list(cache, items, sizeof(*s->attends), &missing);
+    s->attends = list(cache, cache->cuts_lists ? 2 * items : items, sizeof(*s->attends), &missing);
     s->chunks = list(cache, items, sizeof(*s->chunks), &missing);
     s->n_chosen = list(cache, items, sizeof(*s->n_chosen), &missing);
     s->n_listed = list(cache, items, sizeof(*s->n_listed), &missing);

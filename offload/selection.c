@@ -77,3 +77,19 @@ uint32_t qyi_selection_merge(const struct qyi_selection *s, uint32_t n_chosen, u
     }
     return s->lo + n_chosen + (s->n - s->hi);
 }
+
+uint32_t qyi_selection_place(const uint32_t *ids, uint32_t n, uint32_t id)
+{
+    uint32_t lo = 0;
+
+    while (lo < n) {
+        const uint32_t mid = lo + (n - lo) / 2;
+
+        if (ids[mid] < id) {
+            lo = mid + 1;
+        } else {
+            n = mid;
+        }
+    }
+    return lo;
+}

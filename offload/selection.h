@@ -45,4 +45,7 @@ uint32_t qyi_selection_capacity(const struct qyi_selection_rule *rule, uint32_t 
  * [lo, hi). [noalloc] */
 uint32_t qyi_selection_merge(const struct qyi_selection *s, uint32_t n_chosen, uint32_t *ids);
 
+/* First place of ids [n] (ascending) that is at least id. [noalloc] */
+uint32_t qyi_selection_place(const uint32_t *ids, uint32_t n, uint32_t id);
+
 #endif

@@ -120,7 +120,8 @@ static void clear_part(const struct qy_cache *cache, size_t place, enum qyi_part
     }
 }
 
-/* The output of a list becomes a part where there is another to merge it with. */
+/* The output of a list, or of what is left of it, becomes a part where there is another to merge it
+ * with. */
 static enum qy_status split_output(const struct qy_cache *cache, size_t place, int selects,
                                    struct qy_attend_item *item)
 {
@@ -134,7 +135,8 @@ static enum qy_status split_output(const struct qy_cache *cache, size_t place, i
         clear_part(cache, place, QYI_PART_PUSHED);
     }
     const enum qy_status st = estimated(cache, place, &is_estimated);
-    if (st == QY_OK && (is_estimated || pushed)) { /* all parts lie together, to be merged */
+    if (st == QY_OK &&
+        (is_estimated || pushed || cache->cuts_lists)) { /* all parts lie together, to be merged */
         item->out = qyi_part_out(cache, place, QYI_PART_IDS);
         item->lse = qyi_part_lse(cache, place, QYI_PART_IDS);
     }
@@ -162,15 +164,26 @@ static struct qy_rows whole_rows(const struct qy_cache *cache, const struct qy_s
     return rows;
 }
 
-/* The rows of a list, by token ids or, on a discrete device, by row numbers. */
+/* The rows of a list, by token ids or, on a discrete device, by row numbers; of a list that is cut
+ * those from the cut on. */
 static void name_rows(const struct qy_cache *cache, uint32_t slice, uint32_t h,
                       struct qy_attend_item *item)
 {
-    item->n = cache->step.n_listed[(size_t)slice * cache->layout.n_kv_heads + h];
-    item->ids = qyi_step_list(cache, slice, h);
+    const size_t place = (size_t)slice * cache->layout.n_kv_heads + h;
+    const uint32_t *list = qyi_step_list(cache, slice, h);
+    const uint32_t n = cache->step.n_listed[place];
+    const uint32_t below =
+        qyi_selection_place(list, n, qyi_slice_cut(cache, &cache->step.slices[slice]));
+
+    item->n = n - below;
+    item->ids = list + below;
     if (cache->tier.present) {
-        item->n = cache->tier.n_numbers[(size_t)slice * cache->layout.n_kv_heads + h];
+        item->n = cache->tier.n_numbers[place];
         item->ids = qyi_tier_numbers(cache, slice, h);
+        if (!qyi_pushes(&cache->tier, place)) { /* else these are left out already */
+            item->n -= below;
+            item->ids += below;
+        }
         item->rows.blocks = cache->tier.row_blocks;
         item->rows.offset = 0;
         item->rows.shift = 31;
@@ -202,6 +215,40 @@ static enum qy_status attend_item(struct qy_cache *cache, uint32_t layer, const 
         return split_output(cache, place, reach.reach == QYI_REACH_SELECT, item);
     }
     return QY_OK;
+}
+
+/* The rest of the lists that are cut, but for what is pushed, as items from `items` on. */
+static uint32_t items_below(struct qy_cache *cache, const struct qyi_micro_batch *now,
+                            uint32_t layer, const struct qy_qkv *qkv, struct qy_attend_item *items)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = now->begin; cache->cuts_lists && i < now->end; i++) {
+        const struct qyi_slice *s = &cache->step.slices[i];
+        const int lists =
+            s->n_tokens == 1 && qyi_slice_reach(cache, s, layer).reach != QYI_REACH_ALL;
+
+        for (uint32_t h = 0; lists && h < cache->layout.n_kv_heads; h++) {
+            const size_t place = (size_t)i * cache->layout.n_kv_heads + h;
+            const uint32_t below = qyi_selection_place(
+                qyi_step_list(cache, i, h), cache->step.n_listed[place], qyi_slice_cut(cache, s));
+            struct qy_attend_item *item = &items[n];
+
+            if (below == 0 || qyi_pushes(&cache->tier, place)) {
+                continue;
+            }
+            *item = (struct qy_attend_item){.q = qyi_group_q(cache, qkv, s, h),
+                                            .rows = whole_rows(cache, s->seq, layer, h),
+                                            .group = cache->group,
+                                            .out = qyi_part_out(cache, place, QYI_PART_PUSHED),
+                                            .lse = qyi_part_lse(cache, place, QYI_PART_PUSHED)};
+            name_rows(cache, i, h, item);
+            item->ids -= below;
+            item->n = below;
+            n++;
+        }
+    }
+    return n;
 }
 
 /* Merges attention over the ids with other parts, where there are some. */
@@ -273,6 +320,7 @@ enum qy_status qyi_layer_attend(struct qy_cache *cache, uint32_t layer, const st
             }
         }
     }
+    n_attends += items_below(cache, now, layer, qkv, step->attends + n_attends);
     if (n_attends > 0) {
         st = qy_device_attend(cache->dev, step->attends, n_attends, scale, &cache->arena);
     }

@@ -54,9 +54,10 @@ struct qyi_fetch {
 struct qyi_push {
     struct qyi_plan_params params;
     struct qyi_plan_item *items;
-    uint8_t *chosen; /* 1: the item pushes. NULL, as all others: nothing ever does */
-    float *q, *out;  /* in home memory: [group][d] each */
-    float *lse;      /* [group]                          */
+    uint8_t *chosen;  /* 1: the item pushes. NULL, as all others: nothing ever does */
+    uint32_t *n_rows; /* that it attends to at their home */
+    float *q, *out;   /* in home memory: [group][d] each */
+    float *lse;       /* [group]                          */
     struct qy_copy_item *asks, *answers; /* one, and two, of an item */
 };
 

@@ -29,10 +29,12 @@ static int open_lists(struct qy_cache *cache)
     p->q = qy_alloc_zero(mem, items * query_floats(cache) * sizeof(*p->q));
     p->out = qy_alloc_zero(mem, items * query_floats(cache) * sizeof(*p->out));
     p->lse = qy_alloc_zero(mem, items * cache->group * sizeof(*p->lse));
+    p->n_rows = qy_alloc_zero(mem, items * sizeof(*p->n_rows));
     p->asks = qy_alloc_zero(mem, items * sizeof(*p->asks));
     p->answers = qy_alloc_zero(mem, 2 * items * sizeof(*p->answers));
     p->chosen = qy_alloc_zero(mem, items);
-    return !p->items || !p->q || !p->out || !p->lse || !p->asks || !p->answers || !p->chosen;
+    return !p->items || !p->q || !p->out || !p->lse || !p->asks || !p->answers || !p->n_rows ||
+           !p->chosen;
 }
 
 enum qy_status qyi_push_open(struct qy_cache *cache, struct qy_error *err)
@@ -66,6 +68,7 @@ void qyi_push_close(struct qy_cache *cache)
     struct qyi_push *p = &cache->tier.push;
 
     qy_free(mem, p->chosen);
+    qy_free(mem, p->n_rows);
     qy_free(mem, p->answers);
     qy_free(mem, p->asks);
     qy_free(mem, p->lse);
@@ -85,8 +88,14 @@ void qyi_push_plan(struct qy_cache *cache)
     uint64_t hits = 0;
 
     for (size_t i = first; i < first + n; i++) {
+        const struct qyi_slice *s = &cache->step.slices[i / n_heads];
+        const uint32_t n_home = s->seq->n_sealed << cache->layout.shift;
+
         t->push.items[i] =
             (struct qyi_plan_item){.n = t->n_found[i] + t->n_missed[i], .n_miss = t->n_missed[i]};
+        if (n_home < qyi_slice_cut(cache, s)) {
+            t->push.items[i].n_miss = 0; /* what is pushed with others is not all home yet */
+        }
         hits += t->n_found[i];
     }
     qyi_plan_layer(&t->push.params, t->push.items + first, n, &choice);
@@ -147,7 +156,7 @@ static uint32_t home_items(struct qy_cache *cache, uint32_t layer, struct qy_cop
             *item = (struct qy_attend_item){.q = t->push.q + place * query_floats(cache),
                                             .rows = qyi_sequence_rows(seq, layer, h),
                                             .ids = t->pull_ids + place * cache->ids_capacity,
-                                            .n = t->n_missed[place],
+                                            .n = t->push.n_rows[place],
                                             .group = cache->group,
                                             .out = t->push.out + place * query_floats(cache),
                                             .lse = t->push.lse + place * cache->group};

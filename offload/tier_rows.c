@@ -17,23 +17,6 @@ const uint32_t *qyi_tier_numbers(const struct qy_cache *cache, uint32_t slice, u
     return cache->tier.numbers + list_at(cache, (size_t)slice * cache->layout.n_kv_heads + head);
 }
 
-/* First place of ids [n] (ascending) that is at least id. */
-static uint32_t lower_bound(const uint32_t *ids, uint32_t n, uint32_t id)
-{
-    uint32_t lo = 0;
-
-    while (lo < n) {
-        const uint32_t mid = lo + (n - lo) / 2;
-
-        if (ids[mid] < id) {
-            lo = mid + 1;
-        } else {
-            n = mid;
-        }
-    }
-    return lo;
-}
-
 /* Row numbers of those of a list that lie in device blocks: places begin .. n - 1. */
 static void number_blocks(const struct qy_sequence *seq, uint32_t layer, uint32_t head,
                           const uint32_t *ids, uint32_t begin, uint32_t n, uint32_t *numbers)
@@ -65,7 +48,7 @@ static void find_list(struct qy_cache *cache, uint32_t layer, uint32_t slice, ui
     const uint32_t *ids = qyi_step_list(cache, slice, head);
     uint32_t *numbers = t->numbers + list_at(cache, place);
     const uint32_t n = cache->step.n_listed[place];
-    const uint32_t n_low = lower_bound(ids, n, seq->device_from << cache->layout.shift);
+    const uint32_t n_low = qyi_selection_place(ids, n, seq->device_from << cache->layout.shift);
 
     t->n_missed[place] = qyi_residency_find(t->residency, set_of(cache, seq, layer), head, ids,
                                             n_low, numbers, t->misses + list_at(cache, place));
@@ -98,23 +81,32 @@ static enum qy_status take_list(struct qy_cache *cache, uint32_t layer, uint32_t
     return QY_OK;
 }
 
-/* What is pushed: the missed ids, and a list without them. */
-static void leave_out(struct qy_cache *cache, size_t place, const uint32_t *ids)
+/* What is pushed: the ids of rows to attend to at their home, and a list without them. */
+static void leave_out(struct qy_cache *cache, uint32_t slice, uint32_t head)
 {
     struct qyi_tier *t = &cache->tier;
+    const size_t place = (size_t)slice * cache->layout.n_kv_heads + head;
+    const uint32_t *ids = qyi_step_list(cache, slice, head);
     const uint32_t *misses = t->misses + list_at(cache, place);
+    const uint32_t below = qyi_selection_place(ids, t->n_numbers[place],
+                                               qyi_slice_cut(cache, &cache->step.slices[slice]));
     uint32_t *numbers = t->numbers + list_at(cache, place);
     uint32_t n = 0;
+    uint32_t n_home = 0;
     uint32_t j = 0;
 
     for (uint32_t i = 0; i < t->n_numbers[place]; i++) {
-        if (j < t->n_missed[place] && misses[j] == i) {
-            t->pull_ids[list_at(cache, place) + j++] = ids[i];
+        const int missed = j < t->n_missed[place] && misses[j] == i;
+
+        if (missed || i < below) {
+            t->pull_ids[list_at(cache, place) + n_home++] = ids[i];
         } else {
             numbers[n++] = numbers[i];
         }
+        j += (uint32_t)missed;
     }
     t->n_numbers[place] = n;
+    t->push.n_rows[place] = n_home;
 }
 
 struct place_job {
@@ -160,7 +152,7 @@ static enum qy_status take_slice(struct qy_cache *cache, uint32_t layer, uint32_
         const size_t place = (size_t)slice * n_heads + h;
 
         if (qyi_pushes(&cache->tier, place)) {
-            leave_out(cache, place, qyi_step_list(cache, slice, h));
+            leave_out(cache, slice, h);
         } else if (cache->tier.n_missed[place] > 0) {
             st = take_list(cache, layer, slice, h);
         }

@@ -59,13 +59,6 @@ static enum qy_status read_settings(struct qyi_app *app, struct qy_error *err)
     for (size_t i = 0; st == QY_OK && i < args->n_sets; i++) {
         st = qy_config_set(app->config, args->sets[i], args->flags[i], err);
     }
-    if (st == QY_OK && app->program.deterministic && app->cache.plan_mode != QY_PLAN_PULL) {
-        st =
-            qy_error_set(err, QY_ERR_CONFIG,
-                         "setting 'plan.mode': %s with step.deterministic; partials of pushed rows "
-                         "round otherwise; pull is accepted",
-                         app->cache.plan_mode == QY_PLAN_PUSH ? "push" : "auto");
-    }
     if (st == QY_OK && app->program.deterministic && app->retrieval.min_tokens < 0) {
         /* a measured length would differ between runs */
         st = qy_config_set(app->config, "retrieval.min_tokens=1024", "step.deterministic", err);

@@ -38,9 +38,15 @@ class Discrete(Case):
         self.refused(1, r"--shape times attention on a device that shares memory", "bench", "decode",
                      "--shape", "smollm2-135m", "--context", "600", "--device", "host-discrete:64M")
 
-    def test_a_push_is_not_deterministic(self):
-        self.refused(2, r"'plan.mode': push with step.deterministic", "generate", "-m", tiny(), "-p", "a",
-                     "--set", "plan.mode=push", "--set", "step.deterministic=on")
+    def test_a_push_may_be_deterministic(self):
+        base = ("--policy", "exact", "--budget", "24", "--set", "step.deterministic=on")
+        want = self.generate(*base)["tokens"]
+        for mode in ("pull", "push", "auto"):
+            have = self.generate(*base, "--device", "host-discrete:8M", "--set", "plan.mode=" + mode)
+            self.assertEqual(have["tokens"], want)
+            self.assertGreater(have["rows_pushed"] + have["rows_pulled"], 0)
+            if mode != "auto":
+                self.assertEqual(have["rows_pushed"] > 0, mode == "push")
 
     def test_bench_decode_tells_what_moved(self):
         base = ("bench", "decode", "-m", tiny(), "-f", write("t.txt", TEXT), "--batch", "4", "--context",

@@ -14,8 +14,10 @@ static uint32_t or_default(uint32_t value, uint32_t initial)
 void rig_prepare(struct rig *rig, const struct rig_options *o)
 {
     const struct qy_team_params team = {.n_threads = or_default(o->threads, 1)};
-    const struct qy_device_params device = {
-        .spec = o->device ? o->device : "host", .max_m = 1, .link = o->link};
+    const struct qy_device_params device = {.spec = o->device ? o->device : "host",
+                                            .max_m = 1,
+                                            .link = o->link,
+                                            .deterministic = o->deterministic};
     struct qy_budget budget;
 
     memset(rig, 0, sizeof(*rig));

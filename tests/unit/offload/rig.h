@@ -38,6 +38,7 @@ struct rig_options {
     uint64_t host_bytes, total_tokens;
     uint32_t threads; /* 1                    */
     enum qy_rope_pairs pairs;
+    int deterministic;     /* of the device         */
     const char *device;    /* host                 */
     uint64_t device_bytes; /* of a discrete device; 0: what the device's spec says */
     struct qy_link link;

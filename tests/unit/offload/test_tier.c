@@ -253,6 +253,24 @@ static void tier_pushes_give_the_same_answer(void **state)
     free(have);
 }
 
+/* Lists are cut at the open block there, and merged the same way whoever attends to a part. */
+static void tier_pushes_of_a_deterministic_device_give_the_same_bits(void **state)
+{
+    static const char *const policies[] = {"exact", "quest", "clusters", "window"};
+    static const enum qy_plan_mode modes[] = {QY_PLAN_PUSH, QY_PLAN_PULL, QY_PLAN_AUTO,
+                                              QY_PLAN_PUSH};
+    (void)state;
+
+    for (size_t i = 0; i < sizeof(policies) / sizeof(policies[0]); i++) {
+        struct rig_options o = base;
+
+        o.policy = policies[i];
+        o.plan = modes[i];
+        o.deterministic = 1;
+        expect_same(&o, policies[i]);
+    }
+}
+
 /* A step of one token of each sequence; the status of the layer that fails, or of its end. */
 static enum qy_status try_step(struct rig *rig, struct qy_sequence *const *seqs, float *out)
 {
@@ -438,6 +456,7 @@ int main(void)
         cmocka_unit_test(tier_dense_moves_nothing_where_all_fits),
         cmocka_unit_test(tier_large_blocks_and_f32_rows),
         cmocka_unit_test(tier_pushes_give_the_same_answer),
+        cmocka_unit_test(tier_pushes_of_a_deterministic_device_give_the_same_bits),
         cmocka_unit_test(tier_faults_of_a_pull_fail_one_step_only),
         cmocka_unit_test(tier_blocks_that_do_not_get_home_are_sent_again),
         cmocka_unit_test(tier_halves_of_a_layer_come_in_order),
