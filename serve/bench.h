@@ -18,6 +18,47 @@ void qyi_bench_copy_share(void *copy, uint32_t thread, uint32_t n_threads);
  * the ceiling of everything that reads rows. 0 when there is no memory for it. */
 double qyi_bench_memcpy_gbps(struct qy_team *team);
 
+/* Steps that are timed, of a model or of a shape without one: first warm, then time, then (on a
+ * discrete device) movement. */
+struct qyi_bench_steps {
+    struct qy_cache *cache; /* borrowed */
+    /* One step of all sequences; *ns: what it took. */
+    enum qy_status (*step)(void *data, uint64_t *ns, struct qy_error *err);
+    void *data;
+    uint64_t n;                  /* to be timed */
+    uint64_t *samples;           /* [n] ns, in order */
+    uint64_t *sorted;            /* [n] scratch */
+    uint64_t n_timed;            /* less than n when the program was interrupted */
+    struct qy_cache_stats stats; /* of the steps timed */
+    uint64_t alone_ns;           /* of as many steps: movement, with step.overlap off */
+};
+QY_MUST enum qy_status qyi_bench_steps_open(struct qyi_bench_steps *steps, uint64_t n,
+                                            struct qy_error *err);
+void qyi_bench_steps_close(struct qyi_bench_steps *steps);
+/* Steps that nobody looks at, fewer when interrupted. */
+QY_MUST enum qy_status qyi_bench_steps_warm(struct qyi_bench_steps *steps, uint64_t n,
+                                            struct qy_error *err);
+/* Resets the cache's counters, and reads them after the last step. */
+QY_MUST enum qy_status qyi_bench_steps_time(struct qyi_bench_steps *steps, struct qy_error *err);
+/* As many steps again, with every pull waited for at once. */
+QY_MUST enum qy_status qyi_bench_steps_movement(struct qyi_bench_steps *steps,
+                                                struct qy_error *err);
+/* What the samples say, per step. Overlap is 1 - (time compute waited for movement) / (time movement
+ * takes alone); it is not clamped, and there is none (has_overlap 0) when movement alone is below a
+ * floor: 2 % of the step, or the spread of the steps. */
+struct qyi_bench_summary {
+    double step_ms, spread_ms; /* median, and median distance from it */
+    double waited_ms, alone_ms, floor_ms;
+    int has_overlap;
+    double overlap;
+};
+/* At least one step was timed. */
+struct qyi_bench_summary qyi_bench_steps_summary(struct qyi_bench_steps *steps);
+void qyi_bench_summary_json(const struct qyi_bench_summary *summary, const struct qyi_args *args,
+                            cJSON *object);
+/* The line about overlap; none when nothing moves. */
+void qyi_bench_overlap_print(const struct qyi_bench_summary *summary);
+
 /* Where results go: a JSON array, and lines on stdout unless json is set. */
 struct qyi_bench_report {
     cJSON *results;

@@ -17,9 +17,8 @@ struct decode {
     int32_t *text; /* [n_text] of -f FILE, or NULL; what follows the context is fed */
     size_t n_text;
     uint64_t n_fed;
-    uint64_t *samples;
     uint64_t prefill_ns;
-    uint64_t moved_ns; /* of all steps, what movement takes alone; 0: nothing moves */
+    struct qyi_bench_steps steps;
     struct qyi_report report;
 };
 
@@ -85,10 +84,12 @@ static void feed(struct decode *d, uint32_t batch, uint32_t n_vocab)
     d->n_fed++;
 }
 
-static enum qy_status step(struct decode *d, struct qy_error *err)
+static enum qy_status step(void *data, uint64_t *ns, struct qy_error *err)
 {
     enum { MAX_BATCH = 1024 };
+    struct decode *d = data;
     const uint32_t batch = (uint32_t)d->engine.app->args->batch;
+    const uint64_t begin = qy_clock_ns();
     struct qy_step_slice slices[MAX_BATCH];
     uint32_t rows[MAX_BATCH];
     feed(d, batch, qy_model_info(d->engine.model)->n_vocab);
@@ -97,71 +98,38 @@ static enum qy_status step(struct decode *d, struct qy_error *err)
             .seq = d->seqs[i], .n_tokens = 1, .ids = &d->next[i], .mode = QY_ATTEND_POLICY};
         rows[i] = i;
     }
-    return qy_model_forward(d->engine.model, d->engine.cache, slices, batch, rows, batch,
-                            d->engine.logits, err);
+    const enum qy_status st = qy_model_forward(d->engine.model, d->engine.cache, slices, batch,
+                                               rows, batch, d->engine.logits, err);
+    *ns = qy_clock_ns() - begin;
+    return st;
 }
 
 static enum qy_status time_steps(struct decode *d, struct qy_error *err)
 {
-    const uint64_t steps = d->engine.app->args->steps;
-    enum qy_status st = QY_OK;
-    for (int i = 0; st == QY_OK && i < WARM_UP; i++) {
-        st = step(d, err);
-    }
+    d->steps.cache = d->engine.cache;
+    d->steps.step = step;
+    d->steps.data = d;
+    enum qy_status st = qyi_bench_steps_warm(&d->steps, WARM_UP, err);
     qy_model_times_reset(d->engine.model);
-    qy_cache_stats_reset(d->engine.cache);
-    for (uint64_t i = 0; st == QY_OK && i < steps && !qyi_interrupted(); i++) {
-        const uint64_t begin = qy_clock_ns();
-        st = step(d, err);
-        d->samples[i] = qy_clock_ns() - begin;
-        d->report.n_steps++;
+    if (st == QY_OK) {
+        st = qyi_bench_steps_time(&d->steps, err);
     }
     qyi_report_read(&d->engine, &d->report);
+    d->report.n_steps = d->steps.n_timed;
     return st;
 }
 
-/* As many steps again, with every pull waited for at once: what movement takes alone. */
-static enum qy_status time_movement(struct decode *d, struct qy_error *err)
-{
-    struct qy_cache_stats stats;
-    enum qy_status st = QY_OK;
-    qy_cache_stats_reset(d->engine.cache);
-    qy_cache_set_overlap(d->engine.cache, 0);
-    for (uint64_t i = 0; st == QY_OK && i < d->report.n_steps && !qyi_interrupted(); i++) {
-        st = step(d, err);
-    }
-    qy_cache_stats(d->engine.cache, &stats);
-    d->moved_ns = stats.stage_ns[QY_STAGE_WAIT];
-    return st;
-}
-
-/* Share of the movement that computing did not wait for. */
-static double overlap(const struct decode *d)
-{
-    return 1.0 - (double)d->report.cache.stage_ns[QY_STAGE_WAIT] / (double)d->moved_ns;
-}
-
-static void print_json(const struct decode *d, double step_ms, double ceiling)
+static void print_json(const struct decode *d, const struct qyi_bench_summary *s, double ceiling)
 {
     const struct qyi_args *args = d->engine.app->args;
     const struct qy_cache_stats *c = &d->report.cache;
     cJSON *object = cJSON_CreateObject();
     qyi_report_json(&d->engine, &d->report, object);
-    if (d->moved_ns > 0) {
-        cJSON_AddNumberToObject(object, "overlap", overlap(d));
-        cJSON_AddNumberToObject(object, "movement_alone_ms",
-                                (double)d->moved_ns * 1e-6 / (double)d->report.n_steps);
-    } else {
-        cJSON_AddNullToObject(object, "overlap");
-    }
+    qyi_bench_summary_json(s, args, object);
     cJSON_DeleteItemFromObject(object, "decode_tps");
     if (args->file == NULL) {
         cJSON_DeleteItemFromObject(object, "prefill_tps");
     }
-    cJSON_AddNumberToObject(object, "tokens_per_s", (double)args->batch / step_ms * 1e3);
-    cJSON_AddNumberToObject(object, "step_ms", step_ms);
-    cJSON_AddNumberToObject(object, "batch", (double)args->batch);
-    cJSON_AddNumberToObject(object, "context", (double)args->context);
     cJSON_AddStringToObject(object, "kernels", qy_device_caps(d->engine.dev)->kernels);
     cJSON_AddNumberToObject(object, "kv_gbps",
                             (double)c->read_bytes / (double)(c->stage_ns[QY_STAGE_ATTEND] +
@@ -170,27 +138,21 @@ static void print_json(const struct decode *d, double step_ms, double ceiling)
     qyi_print_json(object);
 }
 
-static void print_text(const struct decode *d, double step_ms, double ceiling)
+static void print_text(const struct decode *d, const struct qyi_bench_summary *s, double ceiling)
 {
     const struct qyi_args *args = d->engine.app->args;
     const struct qy_cache_stats *c = &d->report.cache;
     const uint64_t kv_ns = c->stage_ns[QY_STAGE_ATTEND] + c->stage_ns[QY_STAGE_SELECT];
     printf("batch %llu, context %llu, policy %s: %.1f tokens/s, median step %.2f ms of %llu\n",
            (unsigned long long)args->batch, (unsigned long long)args->context,
-           d->engine.policy->name, (double)args->batch / step_ms * 1e3, step_ms,
+           d->engine.policy->name, (double)args->batch / s->step_ms * 1e3, s->step_ms,
            (unsigned long long)d->report.n_steps);
     printf("KV is read at %.1f GB/s (memcpy reads %.1f GB/s on the same threads)%s\n",
            kv_ns > 0 ? (double)c->read_bytes / (double)kv_ns : 0, ceiling,
            args->file == NULL ? "; rows are random: speed only" : "");
     fflush(stdout);
     qyi_report_print(&d->engine, &d->report, stdout);
-    if (d->moved_ns > 0) {
-        printf(
-            "  overlap       %.2f: movement takes %.1f ms of a step alone, %.1f ms of it were "
-            "waited for\n",
-            overlap(d), (double)d->moved_ns * 1e-6 / (double)d->report.n_steps,
-            (double)d->report.cache.stage_ns[QY_STAGE_WAIT] * 1e-6 / (double)d->report.n_steps);
-    }
+    qyi_bench_overlap_print(s);
 }
 
 static enum qy_status run(struct decode *d, struct qy_error *err)
@@ -211,17 +173,17 @@ static enum qy_status run(struct decode *d, struct qy_error *err)
         st = time_steps(d, err);
     }
     if (st == QY_OK && !qy_device_caps(d->engine.dev)->unified) {
-        st = time_movement(d, err);
+        st = qyi_bench_steps_movement(&d->steps, err);
     }
     if (st == QY_OK && d->report.n_steps > 0) {
-        const double step_ms = (double)qyi_bench_median(d->samples, d->report.n_steps) * 1e-6;
+        const struct qyi_bench_summary summary = qyi_bench_steps_summary(&d->steps);
         const double ceiling = qyi_bench_memcpy_gbps(app->rt.team);
         d->report.prompt_tokens = args->file != NULL ? args->context : 0;
         d->report.prefill_tokens = d->report.prompt_tokens;
         d->report.prefill_ns = d->prefill_ns;
         d->report.new_tokens = d->report.n_steps * args->batch;
-        d->report.decode_ns = (uint64_t)(step_ms * 1e6) * d->report.n_steps;
-        args->json ? print_json(d, step_ms, ceiling) : print_text(d, step_ms, ceiling);
+        d->report.decode_ns = (uint64_t)(summary.step_ms * 1e6) * d->report.n_steps;
+        (args->json ? print_json : print_text)(d, &summary, ceiling);
     }
     return st;
 }
@@ -246,10 +208,10 @@ enum qy_status qyi_bench_decode(struct qyi_app *app, struct qy_error *err)
     }
     d.seqs = calloc(args->batch, sizeof(struct qy_sequence *));
     d.next = calloc(args->batch, sizeof *d.next);
-    d.samples = calloc(args->steps, sizeof *d.samples);
-    if (d.seqs == NULL || d.next == NULL || d.samples == NULL) {
-        st = qy_error_set(err, QY_ERR_NOMEM, "bench decode: out of memory");
-    } else {
+    st = d.seqs == NULL || d.next == NULL
+             ? qy_error_set(err, QY_ERR_NOMEM, "bench decode: out of memory")
+             : qyi_bench_steps_open(&d.steps, args->steps, err);
+    if (st == QY_OK) {
         st = run(&d, err);
     }
     for (uint64_t i = 0; d.seqs != NULL && i < args->batch; i++) {
@@ -259,6 +221,6 @@ enum qy_status qyi_bench_decode(struct qyi_app *app, struct qy_error *err)
     qyi_engine_close(&d.engine);
     free(d.seqs);
     free(d.next);
-    free(d.samples);
+    qyi_bench_steps_close(&d.steps);
     return st;
 }

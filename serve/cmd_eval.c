@@ -82,7 +82,7 @@ static void common_json(const struct qyi_eval *eval, struct qyi_eval_result *res
     cJSON_AddNumberToObject(object, "ctx", (double)eval->app->args->ctx);
     cJSON_AddNumberToObject(object, "attended", qyi_attended(stats));
     cJSON_AddNumberToObject(object, "attended_sparse", qyi_attended_sparse(stats));
-    qyi_audit_json(&eval->engine, object);
+    qyi_audit_json(eval->engine.cache, qy_model_info(eval->engine.model)->n_layers, object);
     cJSON_AddNumberToObject(object, "read_bytes", (double)stats->read_bytes);
     cJSON_AddNumberToObject(object, "index_read_bytes", (double)stats->index_read_bytes);
     cJSON_AddNumberToObject(object, "dense_read_bytes", (double)stats->dense_read_bytes);
@@ -130,7 +130,8 @@ static enum qy_status measure(struct qyi_eval *eval, const struct qyi_eval_kind 
     }
     if (st == QY_OK) {
         qy_cache_stats(eval->engine.cache, &result->stats);
-        result->audit = qyi_audit_total(&eval->engine);
+        result->audit =
+            qyi_audit_total(eval->engine.cache, qy_model_info(eval->engine.model)->n_layers);
     }
     return st;
 }

@@ -40,7 +40,11 @@ static const struct {
     {QYI_EVAL, "needle", "facts in the text, and random keys, asked one by one"},
     {QYI_EVAL, "aggregate", "common words, frequent words, chains of variables (after RULER)"},
     {QYI_EVAL, "turns", "a conversation that asks for what was read and for what was said"},
-    {QYI_BENCH, "decode", "steps of the model, or with --shape of layers without one"},
+    {QYI_BENCH, "decode",
+     "steps of the model, or with --shape of layers without one. overlap: 1 - (time compute waited "
+     "for movement) / (time movement takes alone, in as many steps with step.overlap=off); not "
+     "clamped; - (null) when movement alone is below 2 % of a step or below the spread of the "
+     "steps"},
     {QYI_BENCH, "kernels", "each kernel of a step alone"},
     {QYI_BENCH, "link", "copies between home memory and the device, by rows and by sizes"},
     {QYI_BENCH, "residency",

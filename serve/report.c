@@ -13,114 +13,14 @@ double qyi_per_second(uint64_t count, uint64_t ns)
     return ns > 0 ? (double)count / ((double)ns * 1e-9) : 0;
 }
 
-double qyi_attended(const struct qy_cache_stats *stats)
+/* The part of a report that needs no model. */
+static struct qyi_cache_report cache_report(const struct qyi_engine *engine,
+                                            const struct qyi_report *report)
 {
-    return stats->total_rows > 0 ? (double)stats->attended_rows / (double)stats->total_rows : 1.0;
-}
-
-double qyi_attended_sparse(const struct qy_cache_stats *stats)
-{
-    return stats->sparse_total_rows > 0
-               ? (double)stats->sparse_attended_rows / (double)stats->sparse_total_rows
-               : 1.0;
-}
-
-struct qy_audit_sums qyi_audit_total(const struct qyi_engine *engine)
-{
-    struct qy_audit_sums total = {0}, one;
-    for (uint32_t l = 0; l < qy_model_info(engine->model)->n_layers; l++) {
-        qy_cache_audit(engine->cache, l, &one);
-        total.n += one.n;
-        total.recall += one.recall;
-        total.mass += one.mass;
-    }
-    return total;
-}
-
-/* The audit's time, and its share of all time of the cache. */
-static double audit_share(const struct qy_cache_stats *stats)
-{
-    uint64_t all = 0;
-    for (int i = 0; i < QY_STAGE_COUNT; i++) {
-        all += stats->stage_ns[i];
-    }
-    return all > 0 ? (double)stats->stage_ns[QY_STAGE_AUDIT] / (double)all : 0;
-}
-
-static void add_means(cJSON *object, const struct qy_audit_sums *sums)
-{
-    if (sums->n == 0) {
-        cJSON_AddNullToObject(object, "recall");
-        cJSON_AddNullToObject(object, "mass");
-        return;
-    }
-    cJSON_AddNumberToObject(object, "recall", sums->recall / (double)sums->n);
-    cJSON_AddNumberToObject(object, "mass", sums->mass / (double)sums->n);
-}
-
-void qyi_audit_json(const struct qyi_engine *engine, cJSON *object)
-{
-    const struct qy_audit_sums total = qyi_audit_total(engine);
-    struct qy_cache_stats stats;
-    add_means(object, &total);
-    if (total.n == 0) {
-        return;
-    }
-    qy_cache_stats(engine->cache, &stats);
-    cJSON *audit = cJSON_AddObjectToObject(object, "audit");
-    cJSON_AddNumberToObject(audit, "samples", (double)total.n);
-    cJSON_AddNumberToObject(audit, "ms", (double)stats.stage_ns[QY_STAGE_AUDIT] * 1e-6);
-    cJSON_AddNumberToObject(audit, "share_of_cache_time", audit_share(&stats));
-    cJSON *layers = cJSON_AddArrayToObject(audit, "layers");
-    for (uint32_t l = 0; l < qy_model_info(engine->model)->n_layers; l++) {
-        struct qy_audit_sums one;
-        cJSON *row = cJSON_CreateObject();
-        qy_cache_audit(engine->cache, l, &one);
-        cJSON_AddNumberToObject(row, "layer", l);
-        cJSON_AddNumberToObject(row, "samples", (double)one.n);
-        add_means(row, &one);
-        cJSON_AddItemToArray(layers, row);
-    }
-}
-
-static void print_audit(const struct qyi_engine *engine, const struct qyi_report *report, FILE *out)
-{
-    const struct qy_audit_sums total = qyi_audit_total(engine);
-    const double n = (double)total.n;
-    if (total.n > 0) {
-        fprintf(
-            out,
-            "  audit         recall %.3f, attention mass %.3f over %llu selections; cost %.1f ms, "
-            "%.1f %% of the cache's time\n",
-            total.recall / n, total.mass / n, (unsigned long long)total.n,
-            (double)report->cache.stage_ns[QY_STAGE_AUDIT] * 1e-6,
-            100.0 * audit_share(&report->cache));
-    }
-}
-
-static double hit_rate(const struct qy_cache_stats *c)
-{
-    return c->rows_asked > 0 ? (double)c->rows_found / (double)c->rows_asked : 1.0;
-}
-
-/* What moved between home and a discrete device. */
-static void print_moved(const struct qyi_report *report, FILE *out)
-{
-    const struct qy_cache_stats *c = &report->cache;
-    char a[32], b[32], d[32];
-    if (c->device_reserved_bytes == 0) {
-        return;
-    }
-    fprintf(out, "  moved         %s to the device, %s to the host; ",
-            qy_format_size(c->to_device_bytes, a, sizeof a),
-            qy_format_size(c->to_host_bytes, b, sizeof b));
-    if (c->rows_asked > 0) {
-        fprintf(out, "%.1f %% of the rows asked for were there, %llu pulled, %llu pushed; ",
-                100.0 * hit_rate(c), (unsigned long long)c->rows_pulled,
-                (unsigned long long)c->rows_pushed);
-    }
-    fprintf(out, "%s of the device reserved\n",
-            qy_format_size(c->device_reserved_bytes, d, sizeof d));
+    return (struct qyi_cache_report){.cache = engine->cache,
+                                     .n_layers = qy_model_info(engine->model)->n_layers,
+                                     .policy = engine->app->retrieval.policy,
+                                     .stats = &report->cache};
 }
 
 static void print_stages(const struct qyi_report *report, FILE *out)
@@ -139,17 +39,14 @@ static void print_stages(const struct qyi_report *report, FILE *out)
                     (double)report->stage_ns[i] * 1e-6 / (double)report->n_steps);
         }
     }
-    for (int i = 0; i < QY_STAGE_COUNT; i++) {
-        fprintf(out, " %s %.1f", qy_stage_name((enum qy_stage)i),
-                (double)report->cache.stage_ns[i] * 1e-6 / (double)report->n_steps);
-    }
+    qyi_cache_stages_print(&report->cache, (double)report->n_steps, 1, out);
     fprintf(out, "\n");
 }
 
 void qyi_report_print(const struct qyi_engine *engine, const struct qyi_report *report, FILE *out)
 {
-    const struct qy_cache_stats *c = &report->cache;
-    char a[32], b[32], d[32], e[32];
+    const struct qyi_cache_report cache = cache_report(engine, report);
+    char a[32], b[32];
     fprintf(out, "  tokens        %llu read, %llu generated\n",
             (unsigned long long)report->prompt_tokens, (unsigned long long)report->new_tokens);
     fprintf(out, "  load          %.1f s to read the file and pack its weights\n",
@@ -157,20 +54,7 @@ void qyi_report_print(const struct qyi_engine *engine, const struct qyi_report *
     fprintf(out, "  speed         prefill %.0f tokens/s, decode %.1f tokens/s\n",
             qyi_per_second(report->prefill_tokens, report->prefill_ns),
             qyi_per_second(report->new_tokens, report->decode_ns));
-    fprintf(out, "  KV            %s on the host, %s on the device, %s index (%s reserved)\n",
-            qy_format_size(c->host_bytes, a, sizeof a),
-            qy_format_size(c->device_bytes, b, sizeof b),
-            qy_format_size(c->index_bytes, d, sizeof d),
-            qy_format_size(c->reserved_bytes, e, sizeof e));
-    fprintf(out,
-            "  attended      %.1f %% of the rows by policy '%s' (%.1f %% where it chooses); %s and "
-            "%s of index read, dense would read %s\n",
-            100.0 * qyi_attended(c), engine->app->retrieval.policy, 100.0 * qyi_attended_sparse(c),
-            qy_format_size(c->read_bytes, a, sizeof a),
-            qy_format_size(c->index_read_bytes, d, sizeof d),
-            qy_format_size(c->dense_read_bytes, b, sizeof b));
-    print_moved(report, out);
-    print_audit(engine, report, out);
+    qyi_cache_report_print(&cache, out);
     fprintf(out, "  memory        weights %s packed beside the file, activations %s\n",
             qy_format_size(qy_model_weight_bytes(engine->model), a, sizeof a),
             qy_format_size(qy_model_activation_bytes(engine->model), b, sizeof b));
@@ -182,34 +66,9 @@ void qyi_report_print(const struct qyi_engine *engine, const struct qyi_report *
 void qyi_report_json(const struct qyi_engine *engine, const struct qyi_report *report,
                      cJSON *object)
 {
-    const struct qy_cache_stats *c = &report->cache;
+    const struct qyi_cache_report cache = cache_report(engine, report);
     cJSON_AddNumberToObject(object, "prompt_tokens", (double)report->prompt_tokens);
-    cJSON *bytes = cJSON_AddObjectToObject(object, "kv_bytes");
-    cJSON_AddNumberToObject(bytes, "device", (double)c->device_bytes);
-    cJSON_AddNumberToObject(bytes, "host", (double)c->host_bytes);
-    cJSON_AddNumberToObject(bytes, "index", (double)c->index_bytes);
-    cJSON_AddNumberToObject(bytes, "remote", 0);
-    cJSON_AddNumberToObject(bytes, "disk", 0);
-    cJSON *moved = cJSON_AddObjectToObject(object, "bytes");
-    cJSON_AddNumberToObject(moved, "h2d", (double)c->to_device_bytes);
-    cJSON_AddNumberToObject(moved, "d2h", (double)c->to_host_bytes);
-    cJSON_AddNumberToObject(moved, "net", 0);
-    cJSON_AddNumberToObject(moved, "disk", 0);
-    if (c->rows_asked > 0) {
-        cJSON_AddNumberToObject(object, "hit_rate", hit_rate(c));
-    } else {
-        cJSON_AddNullToObject(object, "hit_rate"); /* nothing was asked of a residency cache */
-    }
-    cJSON_AddNumberToObject(object, "rows_pulled", (double)c->rows_pulled);
-    cJSON_AddNumberToObject(object, "rows_pushed", (double)c->rows_pushed);
-    cJSON_AddNumberToObject(object, "device_reserved_bytes", (double)c->device_reserved_bytes);
-    cJSON_AddStringToObject(object, "policy", engine->app->retrieval.policy);
-    cJSON_AddNumberToObject(object, "attended", qyi_attended(c));
-    cJSON_AddNumberToObject(object, "attended_sparse", qyi_attended_sparse(c));
-    qyi_audit_json(engine, object);
-    cJSON_AddNumberToObject(object, "read_bytes", (double)c->read_bytes);
-    cJSON_AddNumberToObject(object, "index_read_bytes", (double)c->index_read_bytes);
-    cJSON_AddNumberToObject(object, "dense_read_bytes", (double)c->dense_read_bytes);
+    qyi_cache_report_json(&cache, object);
     cJSON_AddNumberToObject(object, "prefill_tps",
                             qyi_per_second(report->prefill_tokens, report->prefill_ns));
     cJSON_AddNumberToObject(object, "decode_tps",
@@ -220,8 +79,5 @@ void qyi_report_json(const struct qyi_engine *engine, const struct qyi_report *r
         cJSON_AddNumberToObject(stages, qy_model_stage_name((enum qy_model_stage)i),
                                 (double)report->stage_ns[i] * 1e-6 / steps);
     }
-    for (int i = 0; i < QY_STAGE_COUNT; i++) {
-        cJSON_AddNumberToObject(stages, qy_stage_name((enum qy_stage)i),
-                                (double)c->stage_ns[i] * 1e-6 / steps);
-    }
+    qyi_cache_stages_json(&report->cache, steps, stages);
 }

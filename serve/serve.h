@@ -198,9 +198,22 @@ double qyi_per_second(uint64_t count, uint64_t ns);
 double qyi_attended(const struct qy_cache_stats *stats);
 double qyi_attended_sparse(const struct qy_cache_stats *stats);
 /* What the audit saw in all layers since the counters were reset. */
-struct qy_audit_sums qyi_audit_total(const struct qyi_engine *engine);
+struct qy_audit_sums qyi_audit_total(const struct qy_cache *cache, uint32_t n_layers);
 /* Adds recall and mass (null when nothing was audited), and audit: what it cost, layer by layer. */
-void qyi_audit_json(const struct qyi_engine *engine, cJSON *object);
+void qyi_audit_json(const struct qy_cache *cache, uint32_t n_layers, cJSON *object);
+/* What a cache did: the part of a report that needs no model. Members are borrowed. */
+struct qyi_cache_report {
+    const struct qy_cache *cache;
+    uint32_t n_layers;
+    const char *policy; /* as it was asked for */
+    const struct qy_cache_stats *stats;
+};
+void qyi_cache_report_print(const struct qyi_cache_report *report, FILE *out);
+void qyi_cache_report_json(const struct qyi_cache_report *report, cJSON *object);
+/* Stages, ms per step. */
+void qyi_cache_stages_print(const struct qy_cache_stats *stats, double steps, int decimals,
+                            FILE *out);
+void qyi_cache_stages_json(const struct qy_cache_stats *stats, double steps, cJSON *stages);
 void qyi_report_read(const struct qyi_engine *engine, struct qyi_report *report);
 void qyi_report_print(const struct qyi_engine *engine, const struct qyi_report *report, FILE *out);
 void qyi_report_json(const struct qyi_engine *engine, const struct qyi_report *report,
