@@ -31,7 +31,7 @@ THIRD_PARTY = {
     r"ucp/|ucs/|uct/": ["net/"],
     r"mpi\.h": ["net/bootstrap_mpi."],
     r"faiss/": ["retrieval/kmeans_faiss.", "retrieval/oracle.", "retrieval/faiss_index."],
-    r"liburing": ["offload/home_disk."],
+    r"liburing": ["offload/disk_uring."],
     r"pcre2": ["model/pretokenize."],
     r"cjson/": ["serve/"],
     r"microhttpd": ["serve/http."],
