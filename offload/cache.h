@@ -9,6 +9,7 @@
 #define QYI_OFFLOAD_CACHE_H
 
 #include "offload/block.h"
+#include "offload/micro_choice.h"
 #include "offload/policy_open.h"
 #include "offload/selection.h"
 #include "offload/tier.h"
@@ -65,14 +66,6 @@ struct qyi_micro_batch {
     struct qy_row_range rows;
 };
 
-/* Which number of micro-batches steps faster: tried in turn; see micro_batch.c. */
-struct qyi_micro_choice {
-    uint32_t n_slices, n_steps; /* of the trial, or since it */
-    uint32_t chosen;            /* 0: trying                 */
-    uint64_t begin_ns;          /* of the running step       */
-    uint64_t least_ns[2];       /* of steps with 1 and 2     */
-};
-
 /* What is merged, in this order: attention over the ids, the policy's estimate of what it leaves out,
  * and attention at the home. With step.deterministic a list is cut where the open block begins, and
  * what is below the cut is always a part of its own, whoever attends to it: pushed or pulled, the
@@ -88,6 +81,7 @@ struct qyi_step {
     struct qyi_micro_batch micro[QY_MICRO_BATCHES];
     uint32_t now; /* the micro-batch whose part of a layer runs */
     struct qyi_micro_choice choice;
+    uint64_t begin_ns;        /* on the clock */
     struct qyi_slice *slices; /* [max_sequences]                  */
     uint8_t *layer_done;      /* [n_layers] bit i: micro-batch i started; bit 4 + i: finished */
     int32_t *positions;       /* [max_step_tokens]                */

@@ -101,8 +101,8 @@ const struct qy_setting qy_cache_setting_rows[] = {
         .min = 1,
         .max = QY_MICRO_BATCHES,
         .help = "parts of a batch that take turns: rows of one are on their way while another "
-                "computes; auto: 1 on a device that shares memory, else whichever of 1 and 2 "
-                "steps faster",
+                "computes; auto: 1 on a device that shares memory, else whichever "
+                "number steps fastest",
         .offset = offsetof(struct qy_cache_settings, micro_batches),
     },
     {
