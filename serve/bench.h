@@ -25,12 +25,15 @@ struct qyi_bench_steps {
     /* One step of all sequences; *ns: what it took. */
     enum qy_status (*step)(void *data, uint64_t *ns, struct qy_error *err);
     void *data;
+    int overlap;                 /* step.overlap, as it was set */
     uint64_t n;                  /* to be timed */
     uint64_t *samples;           /* [n] ns, in order */
     uint64_t *sorted;            /* [n] scratch */
     uint64_t n_timed;            /* less than n when the program was interrupted */
     struct qy_cache_stats stats; /* of the steps timed */
-    uint64_t alone_ns;           /* of as many steps: movement, with step.overlap off */
+    /* Of as many pairs of steps, waits for movement: of the first, and of the second of each, which
+     * has step.overlap off. */
+    uint64_t waited_ns, alone_ns;
 };
 QY_MUST enum qy_status qyi_bench_steps_open(struct qyi_bench_steps *steps, uint64_t n,
                                             struct qy_error *err);
@@ -40,7 +43,7 @@ QY_MUST enum qy_status qyi_bench_steps_warm(struct qyi_bench_steps *steps, uint6
                                             struct qy_error *err);
 /* Resets the cache's counters, and reads them after the last step. */
 QY_MUST enum qy_status qyi_bench_steps_time(struct qyi_bench_steps *steps, struct qy_error *err);
-/* As many steps again, with every pull waited for at once. */
+/* As many pairs of steps, the second of each with every pull waited for at once. */
 QY_MUST enum qy_status qyi_bench_steps_movement(struct qyi_bench_steps *steps,
                                                 struct qy_error *err);
 /* What the samples say, per step. Overlap is 1 - (time compute waited for movement) / (time movement

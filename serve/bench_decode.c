@@ -109,6 +109,7 @@ static enum qy_status time_steps(struct decode *d, struct qy_error *err)
     d->steps.cache = d->engine.cache;
     d->steps.step = step;
     d->steps.data = d;
+    d->steps.overlap = d->engine.app->cache.overlap;
     enum qy_status st = qyi_bench_steps_warm(&d->steps, WARM_UP, err);
     qy_model_times_reset(d->engine.model);
     if (st == QY_OK) {
@@ -162,7 +163,7 @@ static enum qy_status run(struct decode *d, struct qy_error *err)
     const uint32_t chunk = (uint32_t)app->program.chunk, batch = (uint32_t)args->batch;
     const struct qyi_engine_params params = {
         .max_sequences = batch,
-        .max_tokens = (uint32_t)(args->context + 2 * args->steps + WARM_UP),
+        .max_tokens = (uint32_t)(args->context + 3 * args->steps + WARM_UP),
         .max_step_tokens = chunk > batch ? chunk : batch,
         .max_logits = batch};
     enum qy_status st = qyi_engine_open_model(&d->engine, &params, err);

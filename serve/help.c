@@ -42,7 +42,8 @@ static const struct {
     {QYI_EVAL, "turns", "a conversation that asks for what was read and for what was said"},
     {QYI_BENCH, "decode",
      "steps of the model, or with --shape of layers without one. overlap: 1 - (time compute waited "
-     "for movement) / (time movement takes alone, in as many steps with step.overlap=off); not "
+     "for movement) / (time movement takes alone, in steps between these with step.overlap=off); "
+     "not "
      "clamped; - (null) when movement alone is below 2 % of a step or below the spread of the "
      "steps"},
     {QYI_BENCH, "kernels", "each kernel of a step alone"},
