@@ -56,7 +56,7 @@ class Discrete(Case):
             out = self.json(*base, "--set", "step.micro_batches=" + n, "--link-gbps", "1")
             self.assertGreater(out["bytes"]["h2d"], 0)
             self.assertTrue(0 < out["hit_rate"] < 1)
-            self.assertLessEqual(out["overlap"], 1)
+            self.assertTrue(out["overlap"] is None or out["overlap"] <= 1)
             self.assertGreater(out["movement_alone_ms"], 0)
             self.assertEqual(out["rows_pushed"], 0)
         out = self.json(*base, "--set", "plan.mode=push")
