@@ -245,6 +245,16 @@ QY_MUST enum qy_status qy_model_forward(struct qy_model *model, struct qy_cache 
                                         const uint32_t *logit_rows, uint32_t n_logits,
                                         float *logits, struct qy_error *err);
 
+/* Forgets a sequence's tokens from `first` on and computes them again from the ids that the cache
+ * keeps: chunks as chunks (of at most max_step_tokens), single tokens as they were attended then. With
+ * step.deterministic the rows are those of before, bit for bit. chosen: tokens of a chunk of which one
+ * alone is left join a step as a single token that attends to everything, which rounds otherwise.
+ * QY_ERR_INVALID: first is above its length, or rows are random (qy_sequence_fill_random): nothing
+ * changed. Other failures: the sequence ends before the token that failed. [owner] [alloc] */
+QY_MUST enum qy_status qy_model_recompute(struct qy_model *model, struct qy_cache *cache,
+                                          struct qy_sequence *seq, uint32_t first,
+                                          struct qy_error *err);
+
 /* Time of the fixed part of forward passes since the last reset. */
 enum qy_model_stage {
     QY_MODEL_EMBED,

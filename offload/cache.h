@@ -28,6 +28,8 @@ struct qy_sequence {
     uint8_t **homes;     /* [max_blocks] in the home; unified: addresses */
     uint8_t **index;     /* [max_blocks] index bytes on the device; unified: addresses */
     int32_t *ids;        /* [max_tokens] token ids          */
+    uint8_t *origins;    /* [max_tokens] enum qy_token_origin */
+    uint32_t checked;    /* block where the next qy_sequence_check begins */
     /* Of a discrete device; see tier.h. */
     uint8_t **device;     /* [max_blocks] device blocks, from device_from on; else NULL */
     uint32_t device_from; /* blocks */
@@ -123,6 +125,7 @@ struct qy_cache {
     uint32_t *block_ids; /* backing of the sequences' arrays */
     uint8_t **block_addresses;
     int32_t *token_ids;
+    uint8_t *token_origins;
     struct qyi_step step;
     void *scratch; /* device memory behind arena */
     struct qy_arena arena;

@@ -224,6 +224,7 @@ enum qy_status qy_sequence_fill_random(struct qy_sequence *seq, uint32_t n, uint
     st = fill_index(cache, &job);
     for (uint32_t i = 0; i < n; i++) {
         seq->ids[seq->n_tokens + i] = (int32_t)(next_random(&state) & 0xffff);
+        seq->origins[seq->n_tokens + i] = QY_TOKEN_RANDOM;
     }
     seq->n_tokens += n;
     if (st == QY_OK && cache->tier.present) {

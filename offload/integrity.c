@@ -117,50 +117,99 @@ uint64_t qy_sequence_block_hash(const struct qy_sequence *seq, uint32_t block)
     return qyi_block_footer(&seq->cache->layout, seq->homes[block])->chain_hash;
 }
 
-static enum qy_status verify_footers(const struct qy_sequence *seq, struct qy_error *err)
+/* First of blocks first .. first + n - 1 whose footer does not fit its token ids and the footer before
+ * it; UINT32_MAX: none. */
+static uint32_t bad_footer(const struct qy_sequence *seq, uint32_t first, uint32_t n)
 {
     const struct qyi_layout *l = &seq->cache->layout;
-    uint64_t chain = 0;
+    uint64_t chain = first > 0 ? qyi_block_footer(l, seq->homes[first - 1])->chain_hash : 0;
 
-    for (uint32_t i = 0; i < seq->n_sealed; i++) {
+    for (uint32_t i = first; i < first + n; i++) {
         const struct qyi_footer *f = qyi_block_footer(l, seq->homes[i]);
 
         chain = chain_hash(seq, i, chain);
         if (f->chain_hash != chain || f->n_slabs != l->n_slabs || f->id != seq->blocks[i] ||
             f->generation != seq->cache->home.generations[seq->blocks[i]]) {
-            return qy_error_set(err, QY_ERR_CORRUPT,
-                                "sequence %u block %u: its footer does not match its token ids; "
-                                "the memory was changed after sealing; recompute the sequence",
-                                seq->slot, i);
+            return i;
         }
     }
-    return QY_OK;
+    return UINT32_MAX;
 }
 
-enum qy_status qy_sequence_verify(const struct qy_sequence *seq, struct qy_error *err)
+/* First checksum, counted from block `first` on, that differs; SIZE_MAX: none. */
+static size_t bad_sum(const struct qy_sequence *seq, uint32_t first, uint32_t n)
 {
-    const struct qyi_layout *l = &seq->cache->layout;
     const uint32_t n_threads = qy_team_size(seq->cache->rt->team);
-    struct slab_job job = {.seq = seq, .n = seq->n_sealed};
+    struct slab_job job = {.seq = seq, .first = first, .n = n};
     size_t bad = SIZE_MAX;
-    const enum qy_status st = verify_footers(seq, err);
 
-    if (st != QY_OK) {
-        return st;
-    }
     qy_team_run(seq->cache->rt->team, check_slabs, &job);
     for (uint32_t i = 0; i < n_threads; i++) {
         bad = job.bad[i] < bad ? job.bad[i] : bad;
     }
-    if (bad == SIZE_MAX) {
+    return bad;
+}
+
+static enum qy_status verify(const struct qy_sequence *seq, struct qy_damage *damage,
+                             struct qy_error *err)
+{
+    const struct qyi_layout *l = &seq->cache->layout;
+    const uint32_t footer = bad_footer(seq, 0, seq->n_sealed);
+    const size_t bad = bad_sum(seq, 0, seq->n_sealed);
+
+    if (footer == UINT32_MAX && bad == SIZE_MAX) {
         return QY_OK;
+    }
+    const uint32_t block = bad == SIZE_MAX ? UINT32_MAX : (uint32_t)(bad / l->n_sums);
+    *damage =
+        (struct qy_damage){.block = footer < block ? footer : block, .ids = footer != UINT32_MAX};
+    damage->first_token = damage->block << l->shift;
+    if (footer <= block) {
+        return qy_error_set(err, QY_ERR_CORRUPT,
+                            "sequence %u block %u: its footer does not match its token ids; the "
+                            "memory was changed after sealing; recompute the sequence",
+                            seq->slot, footer);
     }
     const uint32_t sum = (uint32_t)(bad % l->n_sums);
     const uint32_t slab = sum % l->n_slabs;
     return qy_error_set(err, QY_ERR_CORRUPT,
                         "sequence %u block %u: checksum of %slayer %u KV head %u differs; the "
                         "memory was changed after sealing; recompute the sequence",
-                        seq->slot, (uint32_t)(bad / l->n_sums),
-                        sum < l->n_slabs ? "" : "the index of ", slab / l->n_kv_heads,
-                        slab % l->n_kv_heads);
+                        seq->slot, block, sum < l->n_slabs ? "" : "the index of ",
+                        slab / l->n_kv_heads, slab % l->n_kv_heads);
+}
+
+enum qy_status qy_sequence_verify(const struct qy_sequence *seq, struct qy_error *err)
+{
+    struct qy_damage damage;
+
+    return verify(seq, &damage, err);
+}
+
+enum qy_status qy_sequence_check(struct qy_sequence *seq, uint32_t max_blocks,
+                                 struct qy_damage *damage, struct qy_error *err)
+{
+    for (uint32_t left = max_blocks < seq->n_sealed ? max_blocks : seq->n_sealed; left > 0;) {
+        const uint32_t first = seq->checked < seq->n_sealed ? seq->checked : 0;
+        const uint32_t n = left < seq->n_sealed - first ? left : seq->n_sealed - first;
+
+        if (bad_footer(seq, first, n) != UINT32_MAX || bad_sum(seq, first, n) != SIZE_MAX) {
+            seq->checked = 0;
+            return verify(seq, damage, err); /* what comes before may be damaged too */
+        }
+        seq->checked = first + n;
+        left -= n;
+    }
+    return QY_OK;
+}
+
+enum qy_status qy_sequence_check_step(struct qy_sequence *seq, struct qy_damage *damage,
+                                      struct qy_error *err)
+{
+    const uint64_t steps = (uint64_t)seq->cache->params.settings.verify_steps;
+
+    if (steps == 0) {
+        return QY_OK;
+    }
+    return qy_sequence_check(seq, (uint32_t)((seq->n_sealed + steps - 1) / steps), damage, err);
 }

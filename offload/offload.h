@@ -30,8 +30,6 @@ enum qy_eviction {
     QY_EVICT_CLOCK    /* second chance                            */
 };
 
-/* cache.block_tokens, cache.sinks, cache.window, cache.row_type, cache.host_bytes,
- * cache.device_bytes, cache.eviction */
 /* plan.mode: how rows that are chosen and not on the device are attended to. */
 enum qy_plan_mode {
     QY_PLAN_AUTO = 0, /* whichever the measured costs say ends earlier             */
@@ -51,6 +49,8 @@ struct qy_cache_settings {
     int overlap;             /* 0: pulls are waited for at once, one micro-batch */
     int64_t micro_batches;   /* 1 .. QY_MICRO_BATCHES; 0: as measured */
     int64_t copy_timeout_ms; /* a copy between home and device that takes longer has failed */
+    int64_t
+        verify_steps; /* qy_sequence_check_step: a sequence's blocks once in so many; 0: never */
 };
 extern const struct qy_setting qy_cache_setting_rows[];
 extern const size_t qy_cache_setting_count;
@@ -120,6 +120,32 @@ QY_MUST enum qy_status qy_sequence_fill_random(struct qy_sequence *seq, uint32_t
 /* Recomputes the checksums of all sealed blocks, and the chain of token ids. QY_ERR_CORRUPT names
  * block, layer and head. [owner] */
 QY_MUST enum qy_status qy_sequence_verify(const struct qy_sequence *seq, struct qy_error *err);
+/* Where sealed blocks were found changed. */
+struct qy_damage {
+    uint32_t block,
+        first_token; /* the first block of the sequence that is not as it was sealed   */
+    int ids; /* 1: somewhere the token ids, or the footer that vouches for them: the sequence can be
+                computed again from ids that the caller kept, not from qy_sequence_ids */
+};
+/* Verifies the next max_blocks of its sealed blocks, from where the last call ended, and around.
+ * QY_ERR_CORRUPT: as qy_sequence_verify, and *damage is written, of the whole sequence: nothing from
+ * damage->first_token on is to be trusted (see qy_model_recompute). [owner] [noalloc] */
+QY_MUST enum qy_status qy_sequence_check(struct qy_sequence *seq, uint32_t max_blocks,
+                                         struct qy_damage *damage, struct qy_error *err);
+/* As many as cache.verify_steps asks for when it is called once before each step. [owner] [noalloc] */
+QY_MUST enum qy_status qy_sequence_check_step(struct qy_sequence *seq, struct qy_damage *damage,
+                                              struct qy_error *err);
+/* How a token came into its sequence. */
+enum qy_token_origin {
+    QY_TOKEN_CHUNK = 0, /* with others of its sequence, attending to everything        */
+    QY_TOKEN_DENSE,     /* alone, QY_ATTEND_DENSE                                      */
+    QY_TOKEN_POLICY,    /* alone, QY_ATTEND_POLICY                                     */
+    QY_TOKEN_RANDOM     /* by qy_sequence_fill_random: its rows do not come from its id */
+};
+/* Ids of its tokens, and enum qy_token_origin of each: [qy_sequence_tokens], borrowed until the
+ * sequence changes. */
+const int32_t *qy_sequence_ids(const struct qy_sequence *seq);
+const uint8_t *qy_sequence_origins(const struct qy_sequence *seq);
 /* Chain hash of the token ids of sealed block i; 0 when block i is not sealed. */
 uint64_t qy_sequence_block_hash(const struct qy_sequence *seq, uint32_t block);
 

@@ -85,7 +85,7 @@ uint64_t qyi_reserve_bytes(const struct qy_cache *cache)
 
     return plan_scratch(cache).total +
            n * cache->max_blocks * (sizeof(uint32_t) + tables * sizeof(uint8_t *)) +
-           n * cache->params.max_tokens * sizeof(int32_t) +
+           n * cache->params.max_tokens * (sizeof(int32_t) + sizeof(uint8_t)) +
            qyi_cache_items(cache) * item_bytes(cache);
 }
 
@@ -171,17 +171,22 @@ enum qy_status qyi_reserve(struct qy_cache *cache, struct qy_error *err)
         list(cache, n * tables * cache->max_blocks, sizeof(*cache->block_addresses), &missing);
     cache->token_ids =
         list(cache, n * cache->params.max_tokens, sizeof(*cache->token_ids), &missing);
+    cache->token_origins =
+        list(cache, n * cache->params.max_tokens, sizeof(*cache->token_origins), &missing);
     missing |= reserve_items(cache);
     if (missing) {
         return qy_error_set(err, QY_ERR_NOMEM,
                             "cache: out of memory for the lists of %zu sequences", n);
     }
     for (uint32_t i = 0; i < n; i++) {
+        const size_t tokens = (size_t)i * cache->params.max_tokens;
+
         cache->sequences[i] =
             (struct qy_sequence){.cache = cache,
                                  .slot = i,
                                  .blocks = cache->block_ids + (size_t)i * cache->max_blocks,
-                                 .ids = cache->token_ids + (size_t)i * cache->params.max_tokens};
+                                 .ids = cache->token_ids + tokens,
+                                 .origins = cache->token_origins + tokens};
         name_tables(&cache->sequences[i], cache->block_addresses + i * tables * cache->max_blocks,
                     tables > 1);
     }
@@ -206,6 +211,7 @@ void qyi_reserve_free(struct qy_cache *cache)
     qy_free(mem, s->positions);
     qy_free(mem, s->layer_done);
     qy_free(mem, s->slices);
+    qy_free(mem, cache->token_origins);
     qy_free(mem, cache->token_ids);
     qy_free(mem, cache->block_addresses);
     qy_free(mem, cache->block_ids);

@@ -94,6 +94,16 @@ uint32_t qy_sequence_tokens(const struct qy_sequence *seq)
     return seq->n_tokens;
 }
 
+const int32_t *qy_sequence_ids(const struct qy_sequence *seq)
+{
+    return seq->ids;
+}
+
+const uint8_t *qy_sequence_origins(const struct qy_sequence *seq)
+{
+    return seq->origins;
+}
+
 enum qy_status qy_sequence_truncate(struct qy_sequence *seq, uint32_t n_tokens)
 {
     if (n_tokens > seq->n_tokens || seq->in_step) {
@@ -179,6 +189,7 @@ enum qy_status qy_sequence_copy(struct qy_sequence *dst, const struct qy_sequenc
         }
     }
     memcpy(dst->ids, src->ids, src->n_tokens * sizeof(*dst->ids));
+    memcpy(dst->origins, src->origins, src->n_tokens);
     dst->n_tokens = src->n_tokens;
     dst->n_sealed = src->n_sealed;
     qyi_policy_forget(cache, dst->slot, 0);

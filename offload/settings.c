@@ -115,6 +115,18 @@ const struct qy_setting qy_cache_setting_rows[] = {
         .help = "a copy between home and a discrete device that takes longer has failed",
         .offset = offsetof(struct qy_cache_settings, copy_timeout_ms),
     },
+    {
+        .name = "cache.verify_steps",
+        .type = QY_SETTING_INT,
+        .initial = "0",
+        .min = 0,
+        .max = 1 << 30,
+        .unit = "steps",
+        .help =
+            "verify each full block's checksums once in so many steps, a few blocks a step; what "
+            "was changed is computed again from its token ids; 0: never",
+        .offset = offsetof(struct qy_cache_settings, verify_steps),
+    },
 };
 
 const size_t qy_cache_setting_count =

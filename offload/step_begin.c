@@ -106,6 +106,14 @@ static enum qy_status reserve_slices(struct qy_cache *cache, const struct qy_ste
     return qy_error_set(err, st, "step: blocks on their way home from the device did not arrive");
 }
 
+static enum qy_token_origin origin_of(const struct qy_step_slice *slice)
+{
+    if (slice->n_tokens > 1) {
+        return QY_TOKEN_CHUNK;
+    }
+    return slice->mode == QY_ATTEND_DENSE ? QY_TOKEN_DENSE : QY_TOKEN_POLICY;
+}
+
 static void plan_slices(struct qy_cache *cache, const struct qy_step_slice *slices,
                         uint32_t n_slices)
 {
@@ -128,6 +136,7 @@ static void plan_slices(struct qy_cache *cache, const struct qy_step_slice *slic
             step->positions[s->row + t] = (int32_t)(s->first + t);
         }
         memcpy(&in->seq->ids[s->first], in->ids, in->n_tokens * sizeof(*in->ids));
+        memset(&in->seq->origins[s->first], origin_of(in), in->n_tokens);
         step->n_rows += in->n_tokens;
     }
     step->n_slices = n_slices;

@@ -98,8 +98,11 @@ static enum qy_status step(void *data, uint64_t *ns, struct qy_error *err)
             .seq = d->seqs[i], .n_tokens = 1, .ids = &d->next[i], .mode = QY_ATTEND_POLICY};
         rows[i] = i;
     }
-    const enum qy_status st = qy_model_forward(d->engine.model, d->engine.cache, slices, batch,
-                                               rows, batch, d->engine.logits, err);
+    enum qy_status st = qyi_engine_check(&d->engine, d->seqs, batch, err);
+    if (st == QY_OK) {
+        st = qy_model_forward(d->engine.model, d->engine.cache, slices, batch, rows, batch,
+                              d->engine.logits, err);
+    }
     *ns = qy_clock_ns() - begin;
     return st;
 }

@@ -60,7 +60,7 @@ static int print_json(struct qyi_engine *engine, const struct qyi_answer *dense,
     qyi_answer_json(sparse, object);
     qyi_report_json(engine, report, object);
     cJSON_AddNumberToObject(object, "same_prefix", (double)same_prefix(dense, sparse));
-    cJSON_AddItemToObject(object, "events", cJSON_CreateArray());
+    qyi_events_json(engine, object);
     return qyi_print_json(object);
 }
 

@@ -72,8 +72,12 @@ enum qy_status qyi_eval_feed(struct qyi_eval *eval, const int32_t *id, struct qy
         {.seq = eval->dense, .n_tokens = 1, .ids = id, .mode = QY_ATTEND_DENSE},
         {.seq = eval->policy, .n_tokens = 1, .ids = id, .mode = QY_ATTEND_POLICY}};
     const uint32_t rows[] = {0, 1};
-    const enum qy_status st = qy_model_forward(eval->engine.model, eval->engine.cache, slices, 2,
-                                               rows, 2, eval->engine.logits, err);
+    struct qy_sequence *const seqs[] = {eval->dense, eval->policy};
+    enum qy_status st = qyi_engine_check(&eval->engine, seqs, 2, err);
+    if (st == QY_OK) {
+        st = qy_model_forward(eval->engine.model, eval->engine.cache, slices, 2, rows, 2,
+                              eval->engine.logits, err);
+    }
     return st == QY_AGAIN ? qy_error_set(err, QY_ERR_NOMEM,
                                          "cache full; raise cache.host_bytes or lower --ctx")
                           : st;

@@ -112,6 +112,13 @@ void qyi_interrupt_install(void);
 
 /* ---- engine -------------------------------------------------------------------------------------- */
 
+/* A sequence of n_tokens that was computed again from its first damaged block on. */
+struct qyi_mended {
+    struct qy_damage damage;
+    uint32_t n_tokens;
+};
+enum { QYI_MAX_MENDED = 16 };
+
 struct qyi_engine {
     struct qyi_app *app;
     struct qy_device *dev;
@@ -126,6 +133,8 @@ struct qyi_engine {
     float *logits;                /* [max_logits][n_vocab] */
     uint32_t max_tokens;          /* of one sequence */
     uint64_t load_ns;
+    struct qyi_mended mended[QYI_MAX_MENDED]; /* the first of them */
+    uint32_t n_mended;
 };
 
 struct qyi_engine_params {
@@ -159,6 +168,13 @@ QY_MUST enum qy_status qyi_engine_prefill(struct qyi_engine *engine, struct qy_s
                                           const int32_t *ids, size_t n, int want_logits,
                                           struct qyi_progress *progress, size_t *done,
                                           struct qy_error *err);
+
+/* Before a step of these sequences: verifies as much as cache.verify_steps asks for, and computes what
+ * was changed again, with one warning. QY_ERR_CORRUPT: token ids were changed. */
+QY_MUST enum qy_status qyi_engine_check(struct qyi_engine *engine, struct qy_sequence *const *seqs,
+                                        uint32_t n_seqs, struct qy_error *err);
+/* Adds `events`: what was computed again. */
+void qyi_events_json(const struct qyi_engine *engine, cJSON *object);
 
 /* ---- small helpers ------------------------------------------------------------------------------- */
 

@@ -166,6 +166,83 @@ static void verify_finds_a_flipped_bit_and_names_it(void **state)
     rig_close(&rig);
 }
 
+static void check_goes_around_and_names_the_first_bad_block(void **state)
+{
+    struct qy_damage damage = {0};
+    struct qy_error err = {0};
+    struct rig rig;
+    (void)state;
+
+    rig_open(&rig, &(struct rig_options){.threads = 2});
+    struct qy_sequence *seq = rig_sequence(&rig);
+    assert_int_equal(qy_sequence_check(seq, 4, &damage, &err), QY_OK); /* nothing is sealed */
+    rig_prefill(&rig, seq, 1, 90, 64, NULL);
+    const struct qyi_layout *l = &rig.cache->layout;
+    for (int i = 0; i < 12; i++) {
+        assert_int_equal(qy_sequence_check(seq, 2, &damage, &err), QY_OK);
+    }
+    assert_int_equal(seq->checked, 4); /* 24 blocks on, of 5 */
+    seq->homes[1][qyi_layout_slab_at(l, 0, 1)] ^= 1;
+    seq->homes[3][qyi_layout_slab_at(l, 1, 0)] ^= 1;
+    assert_int_equal(qy_sequence_check(seq, 1, &damage, &err), QY_OK); /* block 4 */
+    assert_int_equal(qy_sequence_check(seq, 1, &damage, &err), QY_OK); /* block 0 */
+    seq->checked = 3;
+    assert_int_equal(qy_sequence_check(seq, 1, &damage, &err), QY_ERR_CORRUPT);
+    assert_int_equal(damage.block, 1);
+    assert_int_equal(damage.first_token, 16);
+    assert_int_equal(damage.ids, 0);
+    assert_non_null(strstr(err.text, "block 1: checksum of layer 0 KV head 1"));
+    seq->ids[60] ^= 1;
+    assert_int_equal(qy_sequence_check(seq, 9, &damage, &err), QY_ERR_CORRUPT);
+    assert_int_equal(damage.block, 1);
+    assert_int_equal(damage.ids, 1);
+    rig_close(&rig);
+}
+
+static void verify_steps_spread_the_blocks_over_steps(void **state)
+{
+    struct qy_damage damage = {0};
+    struct rig rig;
+    (void)state;
+
+    rig_prepare(&rig, &(struct rig_options){.threads = 2});
+    rig.params.settings.verify_steps = 4;
+    assert_int_equal(qy_cache_open(&rig.params, &rig.cache, NULL), QY_OK);
+    struct qy_sequence *seq = rig_sequence(&rig);
+    rig_prefill(&rig, seq, 1, 16 * 10, 64, NULL);
+    seq->homes[9][5] ^= 1;
+    for (int i = 0; i < 3; i++) { /* 3 blocks each */
+        assert_int_equal(qy_sequence_check_step(seq, &damage, NULL), QY_OK);
+    }
+    assert_int_equal(qy_sequence_check_step(seq, &damage, NULL), QY_ERR_CORRUPT);
+    assert_int_equal(damage.block, 9);
+    rig_close(&rig);
+}
+
+/* Where each token comes from is kept, and goes with copies. */
+static void origins_follow_the_steps(void **state)
+{
+    struct rig rig;
+    (void)state;
+
+    rig_open(&rig, &(struct rig_options){.policy = "exact", .budget = "0.1"});
+    struct qy_sequence *a = rig_sequence(&rig);
+    struct qy_sequence *b = rig_sequence(&rig);
+    assert_int_equal(qy_sequence_fill_random(a, 16, 1), QY_OK);
+    rig_prefill(&rig, a, 1, 5, 3, NULL);
+    const struct rig_feed dense = {.seq = a, .stream = 1, .n = 1, .mode = QY_ATTEND_DENSE};
+    const struct rig_feed policy = {.seq = a, .stream = 1, .n = 1, .mode = QY_ATTEND_POLICY};
+    assert_int_equal(rig_step(&rig, &policy, 1), QY_OK);
+    assert_int_equal(rig_step(&rig, &dense, 1), QY_OK);
+    assert_int_equal(qy_sequence_copy(b, a), QY_OK);
+    static const uint8_t want[8] = {QY_TOKEN_RANDOM, QY_TOKEN_CHUNK, QY_TOKEN_CHUNK,
+                                    QY_TOKEN_CHUNK,  QY_TOKEN_CHUNK, QY_TOKEN_CHUNK,
+                                    QY_TOKEN_POLICY, QY_TOKEN_DENSE};
+    assert_memory_equal(qy_sequence_origins(b) + 15, want, sizeof(want));
+    assert_int_equal(qy_sequence_ids(b)[17], rig_token(1, 17));
+    rig_close(&rig);
+}
+
 static void fill_random_gives_plausible_sealed_rows(void **state)
 {
     struct rig rig;
@@ -236,6 +313,9 @@ int main(void)
         cmocka_unit_test(copy_is_equal_and_independent),
         cmocka_unit_test(copy_without_room_is_again_and_changes_nothing),
         cmocka_unit_test(verify_finds_a_flipped_bit_and_names_it),
+        cmocka_unit_test(check_goes_around_and_names_the_first_bad_block),
+        cmocka_unit_test(verify_steps_spread_the_blocks_over_steps),
+        cmocka_unit_test(origins_follow_the_steps),
         cmocka_unit_test(fill_random_gives_plausible_sealed_rows),
         cmocka_unit_test(close_gives_blocks_back_zeroed),
     };

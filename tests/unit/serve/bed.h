@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The program's own engine on a tiny random model: settings, device, model and cache as `quarry
+ * generate` opens them, and texts that are numbers of a stream.
+ */
+#ifndef QY_TESTS_SERVE_BED_H
+#define QY_TESTS_SERVE_BED_H
+
+#include "tests/support/test.h"
+
+#include "serve/serve.h"
+
+enum { BED_MAX = 8, BED_WORDS = 48 };
+
+struct bed {
+    const char *argv[BED_WORDS];
+    char file[32];
+    struct qyi_args args;
+    struct qyi_app app;
+    struct qyi_engine engine;
+    struct qy_sequence *seqs[BED_MAX]; /* open */
+    uint32_t n_seqs, n_vocab;
+};
+
+/* more: options beside those of bed.c (blocks of 32 tokens, chunks of 64, step.deterministic, two
+ * threads), ended by NULL. Contexts of 512 tokens. */
+void bed_open(struct bed *bed, uint32_t n_seqs, const char *const *more);
+void bed_close(struct bed *bed);
+int32_t bed_token(const struct bed *bed, uint32_t stream, uint32_t at);
+/* n tokens of a stream, in chunks. */
+void bed_prefill(struct bed *bed, struct qy_sequence *seq, uint32_t stream, uint32_t n);
+/* One step of one token of each of n sequences: stream + i; logits are in bed->engine.logits. Damage is
+ * looked for before, as the program does. */
+enum qy_status bed_step(struct bed *bed, struct qy_sequence *const *seqs, uint32_t n,
+                        const uint32_t *streams, struct qy_error *err);
+
+#endif
