@@ -78,6 +78,22 @@ static enum qy_status too_small(const struct qy_cache *cache, const struct qyi_t
         qy_format_size(plan->scratch_bytes, text[5], SIZE_TEXT));
 }
 
+/* Blocks that a sequence keeps so that its window need not come back when a block becomes full: all
+ * those rows would be missed at once. chosen: where slots for two steps' lists are left beside them;
+ * else only the open block. Returns the number, with the plan made of it. */
+static uint64_t keep_window(const struct qy_cache *cache, struct qyi_tier_plan *plan,
+                            uint64_t given)
+{
+    const struct qyi_layout *l = &cache->layout;
+    const uint32_t slots = plan->slots_per_set;
+    const uint64_t keep = 1 + qyi_layout_blocks(l, (uint64_t)cache->params.settings.window);
+
+    set_counts(cache, 2 * (uint64_t)slots, keep, plan);
+    const int fits = given == 0 || plan_bytes(plan) <= given;
+    set_counts(cache, slots, fits ? keep : 1, plan);
+    return fits ? keep : 1;
+}
+
 enum qy_status qyi_tier_size(const struct qy_cache *cache, size_t scratch_bytes,
                              struct qyi_tier_plan *plan, struct qy_error *err)
 {
@@ -101,16 +117,17 @@ enum qy_status qyi_tier_size(const struct qy_cache *cache, size_t scratch_bytes,
     if (given > 0 && plan_bytes(plan) > given) {
         return too_small(cache, plan, given, err);
     }
-    /* what is left: slots for who chooses, whole blocks for who does not */
+    /* what is left: blocks for the window and slots for who chooses, whole blocks for who does not */
+    const uint64_t keep = lists > 0 ? keep_window(cache, plan, given) : 1;
     const uint64_t left = given > 0 ? given - plan_bytes(plan) : UINT64_MAX / 2;
     if (lists > 0) {
         uint64_t slots = plan->slots_per_set + left / (plan->n_sets * l->row_bytes);
 
         slots = slots < most ? slots : most;
-        set_counts(cache, slots, 1, plan);
+        set_counts(cache, slots, keep, plan);
         while (given > 0 && plan_bytes(plan) > given) { /* their bookkeeping counts too */
             slots -= (plan_bytes(plan) - given) / (plan->n_sets * 2 * l->row_bytes) + 1;
-            set_counts(cache, slots, 1, plan);
+            set_counts(cache, slots, keep, plan);
         }
     } else {
         set_counts(cache, 0, 1 + left / (p->max_sequences * rows_bytes(l)), plan);

@@ -8,7 +8,8 @@
 
 #include "serve/bench.h"
 
-enum { WARM_UP = 2 };
+/* chosen: what bench residency shows of a new device: hit rates settle within some 30 steps */
+enum { WARM_UP = 2, WARM_UP_DISCRETE = 32 };
 
 struct decode {
     struct qyi_engine engine;
@@ -107,13 +108,25 @@ static enum qy_status step(void *data, uint64_t *ns, struct qy_error *err)
     return st;
 }
 
+static uint64_t most_warm_up(const struct qyi_args *args)
+{
+    return args->warm_up == UINT64_MAX ? WARM_UP_DISCRETE : args->warm_up;
+}
+
+static uint64_t warm_up(const struct decode *d)
+{
+    const struct qyi_args *args = d->engine.app->args;
+    const int unified = qy_device_caps(d->engine.dev)->unified;
+    return args->warm_up == UINT64_MAX && unified ? WARM_UP : most_warm_up(args);
+}
+
 static enum qy_status time_steps(struct decode *d, struct qy_error *err)
 {
     d->steps.cache = d->engine.cache;
     d->steps.step = step;
     d->steps.data = d;
     d->steps.overlap = d->engine.app->cache.overlap;
-    enum qy_status st = qyi_bench_steps_warm(&d->steps, WARM_UP, err);
+    enum qy_status st = qyi_bench_steps_warm(&d->steps, warm_up(d), err);
     qy_model_times_reset(d->engine.model);
     if (st == QY_OK) {
         st = qyi_bench_steps_time(&d->steps, err);
@@ -166,7 +179,7 @@ static enum qy_status run(struct decode *d, struct qy_error *err)
     const uint32_t chunk = (uint32_t)app->program.chunk, batch = (uint32_t)args->batch;
     const struct qyi_engine_params params = {
         .max_sequences = batch,
-        .max_tokens = (uint32_t)(args->context + 3 * args->steps + WARM_UP),
+        .max_tokens = (uint32_t)(args->context + 3 * args->steps + most_warm_up(args)),
         .max_step_tokens = chunk > batch ? chunk : batch,
         .max_logits = batch};
     enum qy_status st = qyi_engine_open_model(&d->engine, &params, err);
@@ -196,11 +209,11 @@ enum qy_status qyi_bench_decode(struct qyi_app *app, struct qy_error *err)
 {
     const struct qyi_args *args = app->args;
     if (args->batch < 1 || args->batch > 1024 || args->context < 1 || args->steps < 1 ||
-        args->steps > 100000 || args->context > (1u << 26)) {
+        args->steps > 100000 || most_warm_up(args) > 100000 || args->context > (1u << 26)) {
         return qy_error_set(
             err, QY_ERR_CONFIG,
-            "bench decode: --batch 1 to 1024, --context 1 to 67108864 and --steps 1 to "
-            "100000 are accepted");
+            "bench decode: --batch 1 to 1024, --context 1 to 67108864, --steps 1 to 100000 and "
+            "--warm-up 0 to 100000 are accepted");
     }
     if (args->shape != NULL) {
         return qyi_bench_shape(app, err);

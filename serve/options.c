@@ -49,6 +49,9 @@ static const struct qyi_option options[] = {
     {NULL, "--context", "N", NULL, AT(context), QYI_BENCH,
      "tokens of each sequence (default 2048)"},
     {NULL, "--steps", "N", NULL, AT(steps), QYI_BENCH, "steps to time (default 16)"},
+    {NULL, "--warm-up", "N", NULL, AT(warm_up), QYI_BENCH,
+     "bench decode: steps before those timed (default 2; 32 on a discrete device, which is empty "
+     "at first)"},
     {NULL, "--shape", "NAME", NULL, AT(shape), QYI_BENCH,
      "bench decode: attention of random layers without a model: llama3-8b, llama3-70b, "
      "smollm2-135m"},
@@ -290,6 +293,7 @@ enum qy_status qyi_args_parse(int argc, char **argv, struct qyi_args *args, stru
     args->batch = 1;
     args->context = 2048;
     args->steps = 16;
+    args->warm_up = UINT64_MAX;
     const char *names[sizeof commands / sizeof commands[0]];
     for (size_t i = 0; qyi_command_at(i) != NULL; i++) {
         names[i] = commands[i].name;

@@ -41,7 +41,7 @@ struct qyi_args {
     uint64_t tokens, iterations, sub_vectors, words;
     int chat, interactive, json, compare, special, man;
     const char *completion;
-    uint64_t n, ctx, prompt_tokens, count, start, from, batch, context, steps;
+    uint64_t n, ctx, prompt_tokens, count, start, from, batch, context, steps, warm_up;
     const char *sets[QYI_MAX_SETS];  /* "section.name=value"  */
     const char *flags[QYI_MAX_SETS]; /* the flag it came from */
     char storage[QYI_MAX_SETS][320]; /* settings that flags were turned into */
