@@ -48,6 +48,8 @@ static const struct {
      "steps"},
     {QYI_BENCH, "kernels", "each kernel of a step alone"},
     {QYI_BENCH, "link", "copies between home memory and the device, by rows and by sizes"},
+    {QYI_BENCH, "plan",
+     "steps with plan.mode pull, push and auto in turn: is auto the better of both?"},
     {QYI_BENCH, "residency",
      "rows of a step that were attended before, by size and eviction (needs -f)"},
 };

@@ -15,9 +15,9 @@ import statistics
 import subprocess
 
 
-def bench(args, gbps):
+def bench(args, gbps, steps):
     command = [args.quarry, "bench", "decode", "--json", "-f", args.file, "--batch", str(args.batch), "--context",
-               str(args.context), "--steps", str(args.steps), "--policy", *args.policy.split(), "--device",
+               str(args.context), "--steps", str(steps), "--policy", *args.policy.split(), "--device",
                args.device, "--link-gbps", f"{gbps:.4f}", "--set", "model.compute=bf16", *args.more]
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
 
@@ -40,14 +40,12 @@ def main():
     parser.add_argument("--guess", type=float, default=0.1, help="first link, GB/s")
     args, args.more = parser.parse_known_args()
 
-    gbps = args.guess
-    for _ in range(2):
-        out = bench(args, gbps)
-        gbps *= out["movement_alone_ms"] / compute_ms(out)
+    tries = [bench(args, args.guess, args.steps // 2) for _ in range(3)]
+    gbps = args.guess * statistics.median(out["movement_alone_ms"] / compute_ms(out) for out in tries)
     print(f"link {gbps:.4f} GB/s: movement alone is to take as long as computing")
     runs = []
     for i in range(args.runs):
-        out = bench(args, gbps)
+        out = bench(args, gbps, args.steps)
         runs.append((out["movement_alone_ms"], compute_ms(out), out["overlap"], out["step_ms"]))
         print("run %d: movement alone %.1f ms, computing %.1f ms, overlap %.3f, step %.1f ms" % (i + 1, *runs[-1]),
               flush=True)

@@ -48,6 +48,17 @@ class Discrete(Case):
             if mode != "auto":
                 self.assertEqual(have["rows_pushed"] > 0, mode == "push")
 
+    def test_bench_plan_has_the_modes_side_by_side(self):
+        base = ("bench", "plan", "-m", tiny(), "-f", write("t.txt", TEXT), "--batch", "2", "--context", "300",
+                "--steps", "2", "--warm-up", "3", "--policy", "exact", "--budget", "24", *SMALL)
+        out = self.json(*base, "--device", "host-discrete:16M")
+        self.assertEqual(out["pull"]["rows_pushed"], 0)
+        self.assertEqual(out["push"]["rows_pulled"], 0)
+        self.assertGreater(out["push"]["rows_pushed"], 0)
+        better = min(out[mode]["step_ms"] for mode in ("pull", "push"))
+        self.assertAlmostEqual(out["auto_over_better"], out["auto"]["step_ms"] / better, places=3)
+        self.refused(2, r"bench plan: device 'host' shares memory", *base)
+
     def test_bench_decode_tells_what_moved(self):
         base = ("bench", "decode", "-m", tiny(), "-f", write("t.txt", TEXT), "--batch", "4", "--context",
                 "300", "--steps", "4", "--policy", "exact", "--budget", "24", "--device",
