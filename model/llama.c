@@ -31,9 +31,12 @@ const char *qy_model_stage_name(enum qy_model_stage stage)
 static void book(struct qy_model *model, enum qy_model_stage stage, uint64_t *since, uint32_t layer,
                  uint32_t m)
 {
+    static const char *const keys[] = {"layer", "rows", NULL};
+    const double values[] = {layer, m};
     const uint64_t now = qy_clock_ns();
     model->stage_ns[stage] += now - *since;
-    qy_trace_span(model->params.rt->trace, 0, stage_names[stage], *since, now, layer, m);
+    qy_trace_span(qy_trace_thread(model->params.rt->trace, 0), stage_names[stage], *since, now,
+                  keys, values);
     *since = now;
 }
 

@@ -101,8 +101,11 @@ static enum qy_status open_parts(struct qy_cache *cache, struct qy_error *err)
 {
     struct qy_cache_params *p = &cache->params;
     const int unified = qy_device_caps(cache->dev)->unified;
-    enum qy_status st = open_policy(cache, err);
+    enum qy_status st = qyi_lanes_open(cache, err);
 
+    if (st == QY_OK) {
+        st = open_policy(cache, err);
+    }
     if (st != QY_OK) {
         return st;
     }
@@ -171,6 +174,7 @@ void qy_cache_close(struct qy_cache *cache)
     const struct qy_allocator *mem = &cache->rt->mem;
 
     qyi_tier_close(cache);
+    qyi_lanes_close(cache);
     qyi_reserve_free(cache);
     qyi_home_close(&cache->home);
     if (cache->policy && cache->params.policy->close) {

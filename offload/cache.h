@@ -74,6 +74,11 @@ struct qyi_micro_batch {
  * bits are the same. */
 enum qyi_part { QYI_PART_IDS = 0, QYI_PART_ESTIMATE, QYI_PART_PUSHED, QYI_PARTS };
 
+/* Of the trace; NULL: none. */
+struct qyi_lanes {
+    struct qy_trace_lane *steps, *micro[QY_MICRO_BATCHES];
+};
+
 struct qyi_step {
     int active;
     int appended; /* the policy has seen new tokens of it */
@@ -131,6 +136,7 @@ struct qy_cache {
     struct qy_arena arena;
     struct qyi_counts counts;
     uint64_t stage_ns[QY_STAGE_COUNT];
+    struct qyi_lanes lanes;
 };
 
 static inline struct qy_rows qyi_sequence_rows(const struct qy_sequence *seq, uint32_t layer,
@@ -244,7 +250,16 @@ void qyi_sequence_unseal(struct qy_sequence *seq, uint32_t n_sealed);
 
 /* stats.c: adds the time since begin_ns to a stage, and a span to the trace. Returns now. */
 uint64_t qyi_stage_end(struct qy_cache *cache, enum qy_stage stage, uint64_t begin_ns,
-                       uint32_t layer, uint32_t value);
+                       uint32_t layer);
+
+/* lanes.c: what the trace gets to see. [noalloc] but for open */
+QY_MUST enum qy_status qyi_lanes_open(struct qy_cache *cache, struct qy_error *err);
+void qyi_lanes_close(struct qy_cache *cache);
+void qyi_trace_stage(const struct qy_cache *cache, enum qy_stage stage, uint64_t begin_ns,
+                     uint64_t end_ns, uint32_t layer);
+void qyi_trace_step(const struct qy_cache *cache, uint64_t end_ns);
+void qyi_trace_plan(const struct qy_cache *cache, const struct qyi_plan_made *made,
+                    uint64_t begin_ns, uint32_t layer);
 
 /* fill.c: arena bytes of one piece of fill_random's index (0: the policy has no append). */
 size_t qyi_fill_scratch(const struct qy_cache *cache);

@@ -248,6 +248,26 @@ struct qy_cache_stats {
     uint64_t device_reserved_bytes;          /* all that the cache took of the device        */
 };
 void qy_cache_stats(const struct qy_cache *cache, struct qy_cache_stats *stats);
+/* Rows of one layer on a discrete device, as in struct qy_cache_stats; else 0. */
+struct qy_layer_stats {
+    uint64_t rows_asked, rows_found, rows_pulled, rows_pushed;
+    uint64_t pulled_bytes;
+};
+void qy_cache_layer_stats(const struct qy_cache *cache, uint32_t layer,
+                          struct qy_layer_stats *stats);
+/* What plans of a discrete device go by and came to since the reset; one plan is of one layer and
+ * micro-batch, an item is a (sequence, KV head). */
+struct qy_cache_plan {
+    enum qy_plan_mode mode;
+    /* Costs, in ns: with QY_PLAN_AUTO; else 0, as the estimates below. The link's per byte, command and
+     * row; a push's per item and row; a pulled row's attention; and how often a pulled row is found. */
+    int measured;
+    double link_byte_ns, link_copy_ns, link_row_ns, push_ns, push_row_ns, pull_row_ns, reuse;
+    uint32_t row_bytes; /* of a pull */
+    uint64_t plans, items, items_pulled, items_pushed, rows_pulled, rows_pushed;
+    double pulls_ns, pushes_ns; /* that all of them were expected to take */
+};
+void qy_cache_plan(const struct qy_cache *cache, struct qy_cache_plan *plan);
 /* What choosing costs on this machine, per (sequence, KV head) with all threads at work, and from
  * what length on it pays. Measured at open when retrieval.min_tokens is -1 and the policy asks for
  * it (caps.skip_short). */

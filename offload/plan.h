@@ -39,6 +39,13 @@ struct qyi_plan_choice {
     double pull_ns, push_ns; /* what the chosen items are expected to take   */
 };
 
+/* What was decided: of one plan, or of many together. */
+struct qyi_plan_made {
+    uint64_t plans, items; /* items that miss nothing included */
+    uint64_t n_pull, n_push, pull_rows, push_rows;
+    double pull_ns, push_ns; /* expected; 0 where costs were not measured */
+};
+
 struct qyi_plan_params {
     enum qy_plan_mode mode;
     struct qyi_plan_costs costs;
@@ -53,5 +60,17 @@ void qyi_plan_layer(const struct qyi_plan_params *params, const struct qyi_plan_
 /* A row that was pulled was found again (hits) or not: moves costs->reuse by one step of the layer.
  * pulled: rows pulled in it; hits: rows found that an earlier step had pulled. */
 void qyi_plan_reuse(struct qyi_plan_costs *costs, uint64_t pulled, uint64_t hits);
+
+static inline void qyi_plan_add(struct qyi_plan_made *sum, const struct qyi_plan_made *more)
+{
+    sum->plans += more->plans;
+    sum->items += more->items;
+    sum->n_pull += more->n_pull;
+    sum->n_push += more->n_push;
+    sum->pull_rows += more->pull_rows;
+    sum->push_rows += more->push_rows;
+    sum->pull_ns += more->pull_ns;
+    sum->push_ns += more->push_ns;
+}
 
 #endif

@@ -34,12 +34,12 @@ const char *qy_stage_name(enum qy_stage stage)
 }
 
 uint64_t qyi_stage_end(struct qy_cache *cache, enum qy_stage stage, uint64_t begin_ns,
-                       uint32_t layer, uint32_t value)
+                       uint32_t layer)
 {
     const uint64_t now = qy_clock_ns();
 
     cache->stage_ns[stage] += now - begin_ns;
-    qy_trace_span(cache->rt->trace, 0, qy_stage_name(stage), begin_ns, now, layer, value);
+    qyi_trace_stage(cache, stage, begin_ns, now, layer);
     return now;
 }
 
@@ -98,6 +98,48 @@ void qy_cache_stats(const struct qy_cache *cache, struct qy_cache_stats *stats)
     memcpy(stats->stage_ns, cache->stage_ns, sizeof(stats->stage_ns));
 }
 
+void qy_cache_layer_stats(const struct qy_cache *cache, uint32_t layer,
+                          struct qy_layer_stats *stats)
+{
+    *stats = (struct qy_layer_stats){0};
+    if (cache->tier.present && layer < cache->layout.n_layers) {
+        const struct qyi_tier_counts *c = &cache->tier.layers[layer];
+
+        *stats = (struct qy_layer_stats){.rows_asked = c->asked,
+                                         .rows_found = c->found,
+                                         .rows_pulled = c->pulled,
+                                         .rows_pushed = c->pushed,
+                                         .pulled_bytes = c->pulled * cache->layout.row_bytes};
+    }
+}
+
+void qy_cache_plan(const struct qy_cache *cache, struct qy_cache_plan *plan)
+{
+    const struct qyi_plan_costs *costs = &cache->tier.push.params.costs;
+    const struct qyi_plan_made *made = &cache->tier.plans;
+
+    *plan = (struct qy_cache_plan){.mode = (enum qy_plan_mode)cache->params.settings.plan_mode,
+                                   .measured = qyi_plan_measured(cache),
+                                   .row_bytes = (uint32_t)cache->layout.row_bytes,
+                                   .plans = made->plans,
+                                   .items = made->items,
+                                   .items_pulled = made->n_pull,
+                                   .items_pushed = made->n_push,
+                                   .rows_pulled = made->pull_rows,
+                                   .rows_pushed = made->push_rows};
+    if (plan->measured) {
+        plan->link_byte_ns = costs->link_byte_ns;
+        plan->link_copy_ns = costs->link_copy_ns;
+        plan->link_row_ns = costs->link_row_ns;
+        plan->push_ns = costs->push_ns;
+        plan->push_row_ns = costs->push_row_ns;
+        plan->pull_row_ns = costs->pull_row_ns;
+        plan->reuse = costs->reuse;
+        plan->pulls_ns = made->pull_ns;
+        plan->pushes_ns = made->push_ns;
+    }
+}
+
 void qy_cache_audit(const struct qy_cache *cache, uint32_t layer, struct qy_audit_sums *sums)
 {
     *sums = (struct qy_audit_sums){0};
@@ -113,6 +155,8 @@ void qy_cache_stats_reset(struct qy_cache *cache)
     }
     if (cache->tier.present) {
         cache->tier.counts = (struct qyi_tier_counts){0};
+        cache->tier.plans = (struct qyi_plan_made){0};
+        memset(cache->tier.layers, 0, cache->layout.n_layers * sizeof(*cache->tier.layers));
         qy_stream_stats_reset(cache->tier.in);
         qy_stream_stats_reset(cache->tier.out);
     }

@@ -97,7 +97,7 @@ static enum qy_status run_part(struct qy_cache *cache, enum qy_stage stage, uint
     const enum qy_status st = parts[stage](cache, layer, qkv);
 
     qy_arena_rewind(&cache->arena, mark);
-    qyi_stage_end(cache, stage, begin, layer, cache->step.n_rows);
+    qyi_stage_end(cache, stage, begin, layer);
     return st;
 }
 
@@ -228,7 +228,7 @@ enum qy_status qy_step_end(struct qy_cache *cache)
     add_counts(&cache->counts, &step->counts);
     cache->n_steps++;
     qyi_micro_batches_end(cache);
-    qyi_stage_end(cache, QY_STAGE_SEAL, begin, 0, step->n_slices);
+    qyi_trace_step(cache, qyi_stage_end(cache, QY_STAGE_SEAL, begin, 0));
     clear_step(cache);
     return QY_OK;
 }

@@ -174,7 +174,7 @@ static enum qy_status prepare_slices(struct qy_cache *cache, struct qy_error *er
             return qy_error_wrap(err, st, "policy '%.60s': sequence %u", ops->name, s->seq->slot);
         }
     }
-    qyi_stage_end(cache, QY_STAGE_PREPARE, begin, 0, step->n_slices);
+    qyi_stage_end(cache, QY_STAGE_PREPARE, begin, 0);
     return QY_OK;
 }
 

@@ -164,6 +164,7 @@ static int open_lists(struct qy_cache *cache)
     t->n_missed = qy_alloc_zero(mem, items * sizeof(*t->n_missed));
     t->n_numbers = qy_alloc_zero(mem, items * sizeof(*t->n_numbers));
     t->n_taken = qy_alloc_zero(mem, items * sizeof(*t->n_taken));
+    t->layers = qy_alloc_zero(mem, cache->layout.n_layers * sizeof(*t->layers));
     t->slice_status = qy_alloc_zero(mem, cache->params.max_sequences * sizeof(*t->slice_status));
     t->copies = qy_alloc_zero(mem, (size_t)2 * cache->max_blocks * cache->params.max_sequences *
                                        sizeof(*t->copies));
@@ -173,8 +174,8 @@ static int open_lists(struct qy_cache *cache)
         qy_alloc_zero(mem, (size_t)QYI_STAGES * cache->max_blocks * sizeof(*t->pass_blocks));
     return !t->free_blocks || !t->gathers || !t->numbers || !t->misses || !t->pull_ids ||
            !t->pull_slots || !t->n_found || !t->n_missed || !t->n_taken || !t->n_numbers ||
-           !t->slice_status || !t->copies || !t->pass_copies || (stamped && !t->stamps) ||
-           !t->pass_blocks;
+           !t->layers || !t->slice_status || !t->copies || !t->pass_copies ||
+           (stamped && !t->stamps) || !t->pass_blocks;
 }
 
 static enum qy_status open_memory(struct qy_cache *cache, struct qy_error *err)
@@ -243,6 +244,7 @@ void qyi_tier_close(struct qy_cache *cache)
     qy_free(mem, t->pass_copies);
     qy_free(mem, t->copies);
     qy_free(mem, t->slice_status);
+    qy_free(mem, t->layers);
     qy_free(mem, t->n_taken);
     qy_free(mem, t->n_numbers);
     qy_free(mem, t->n_missed);

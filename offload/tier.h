@@ -54,10 +54,11 @@ struct qyi_fetch {
 struct qyi_push {
     struct qyi_plan_params params;
     struct qyi_plan_item *items;
-    uint8_t *chosen;  /* 1: the item pushes. NULL, as all others: nothing ever does */
-    uint32_t *n_rows; /* that it attends to at their home */
-    float *q, *out;   /* in home memory: [group][d] each */
-    float *lse;       /* [group]                          */
+    uint8_t *chosen;         /* 1: the item pushes. NULL, as all others: nothing ever does */
+    uint32_t *n_rows;        /* that it attends to at their home */
+    float *q, *out;          /* in home memory: [group][d] each */
+    float *lse;              /* [group]                          */
+    double pull_ns, push_ns; /* what the last plan expects */
     struct qy_copy_item *asks, *answers; /* one, and two, of an item */
 };
 
@@ -89,6 +90,8 @@ struct qyi_tier {
     struct qy_copy_item *pass_copies; /* [QYI_STAGES][segment_blocks]                         */
     uint8_t **pass_blocks;            /* [QYI_STAGES][max_blocks]: segments' tables */
     struct qyi_tier_counts counts;
+    struct qyi_tier_counts *layers; /* [n_layers] of each layer; failures are not told apart */
+    struct qyi_plan_made plans;     /* of all steps */
 };
 
 struct qy_cache;
@@ -148,6 +151,8 @@ void qyi_push_plan(struct qy_cache *cache);
 QY_MUST enum qy_status qyi_push_ask(struct qy_cache *cache, uint32_t layer,
                                     const struct qy_qkv *qkv);
 QY_MUST enum qy_status qyi_push_answer(struct qy_cache *cache, uint32_t layer);
+/* Were costs measured, so that plans have estimates? */
+int qyi_plan_measured(const struct qy_cache *cache);
 static inline int qyi_pushes(const struct qyi_tier *tier, size_t place)
 {
     return tier->present && tier->push.chosen && tier->push.chosen[place];

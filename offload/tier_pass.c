@@ -213,7 +213,7 @@ static enum qy_status attend_segment(struct pass *p, const struct segment *s)
     const uint64_t begin = qy_clock_ns();
     enum qy_status st = s->n_staged > 0 ? qy_stream_wait(t->in, s->here, t->timeout_ns) : QY_OK;
 
-    qyi_stage_end(p->cache, QY_STAGE_WAIT, begin, p->layer, s->n_staged);
+    qyi_stage_end(p->cache, QY_STAGE_WAIT, begin, p->layer);
     if (st != QY_OK) {
         return st;
     }

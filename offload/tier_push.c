@@ -62,6 +62,11 @@ enum qy_status qyi_push_open(struct qy_cache *cache, struct qy_error *err)
                : QY_OK;
 }
 
+int qyi_plan_measured(const struct qy_cache *cache)
+{
+    return cache->tier.push.chosen != NULL && cache->tier.push.params.mode == QY_PLAN_AUTO;
+}
+
 void qyi_push_close(struct qy_cache *cache)
 {
     const struct qy_allocator *mem = &cache->rt->mem;
@@ -99,6 +104,8 @@ void qyi_push_plan(struct qy_cache *cache)
         hits += t->n_found[i];
     }
     qyi_plan_layer(&t->push.params, t->push.items + first, n, &choice);
+    t->push.pull_ns = choice.pull_ns;
+    t->push.push_ns = choice.push_ns;
     qyi_plan_reuse(&t->push.params.costs, choice.pull_rows, hits);
 }
 

@@ -245,21 +245,45 @@ static enum qy_status start_pulls(struct qy_cache *cache, uint32_t layer)
     return QY_OK;
 }
 
-static void count(struct qy_cache *cache)
+static void add_counts(struct qyi_tier_counts *sum, const struct qyi_tier_counts *more)
+{
+    sum->asked += more->asked;
+    sum->found += more->found;
+    sum->pulled += more->pulled;
+    sum->pushed += more->pushed;
+}
+
+/* Also what the plan came to. begin_ns: when it began. */
+static void count(struct qy_cache *cache, uint32_t layer, uint64_t begin_ns)
 {
     const struct qyi_micro_batch *now = qyi_step_now(cache);
     struct qyi_tier *t = &cache->tier;
     const uint32_t n_heads = cache->layout.n_kv_heads;
+    struct qyi_plan_made made = {
+        .plans = 1, .pull_ns = t->push.pull_ns, .push_ns = t->push.push_ns};
+    struct qyi_tier_counts counts = {0};
 
     for (uint32_t i = now->begin; i < now->end; i++) {
         for (uint32_t h = 0; cache->step.slices[i].counted && h < n_heads; h++) {
             const size_t place = (size_t)i * n_heads + h;
+            const uint32_t n_pushed = t->n_missed[place] - t->n_taken[place];
 
-            t->counts.found += t->n_found[place];
-            t->counts.asked += t->n_found[place] + t->n_missed[place];
-            t->counts.pulled += t->n_taken[place];
-            t->counts.pushed += t->n_missed[place] - t->n_taken[place];
+            counts.found += t->n_found[place];
+            counts.asked += t->n_found[place] + t->n_missed[place];
+            counts.pulled += t->n_taken[place];
+            counts.pushed += n_pushed;
+            made.items++;
+            made.n_pull += t->n_taken[place] > 0;
+            made.n_push += n_pushed > 0;
         }
+    }
+    made.pull_rows = counts.pulled;
+    made.push_rows = counts.pushed;
+    if (counts.asked > 0) {
+        add_counts(&t->counts, &counts);
+        add_counts(&t->layers[layer], &counts);
+        qyi_plan_add(&t->plans, &made);
+        qyi_trace_plan(cache, &made, begin_ns, layer);
     }
 }
 
@@ -269,12 +293,14 @@ enum qy_status qyi_tier_fetch(struct qy_cache *cache, uint32_t layer)
     struct qyi_tier *t = &cache->tier;
     struct place_job job = {.cache = cache, .layer = layer, .find = 1, .take = !t->push.chosen};
     enum qy_status st = QY_OK;
+    uint64_t begin;
 
     t->fetches[cache->step.now].n_push = 0;
     if (t->residency == NULL) {
         return QY_OK;
     }
     qy_team_run(cache->rt->team, place_slices, &job);
+    begin = cache->lanes.steps != NULL ? qy_clock_ns() : 0;
     if (t->push.chosen) {
         qyi_push_plan(cache);
         job.find = 0;
@@ -289,7 +315,7 @@ enum qy_status qyi_tier_fetch(struct qy_cache *cache, uint32_t layer)
         forget_pulls(cache, cache->step.now);
         return st;
     }
-    count(cache);
+    count(cache, layer, begin);
     return start_pulls(cache, layer);
 }
 

@@ -244,17 +244,39 @@ void qy_log_write(const struct qy_log *log, enum qy_log_level level, const char 
 
 /* ---- trace --------------------------------------------------------------------------------- */
 
-/* Rings of spans, one per thread, written as a Chrome/Perfetto JSON file. */
+/* Rings of spans, one per lane, written as a Chrome/Perfetto JSON file. */
 struct qy_trace;
+/* What has one writer at a time: a thread, a stream, a micro-batch. */
+struct qy_trace_lane;
+/* Lanes of one group stand together. */
+enum qy_trace_group {
+    QY_TRACE_STEPS,
+    QY_TRACE_THREADS,
+    QY_TRACE_MICRO_BATCHES,
+    QY_TRACE_STREAMS,
+    QY_TRACE_LINKS
+};
+enum { QY_TRACE_VALUES = 10 }; /* of a span, at most */
 
+/* Lanes of n_threads threads; others are opened as they are needed. [setup] [alloc] */
 QY_MUST enum qy_status qy_trace_open(const struct qy_allocator *mem, uint32_t n_threads,
-                                     uint32_t records_per_thread, struct qy_trace **trace,
+                                     uint32_t records_per_lane, struct qy_trace **trace,
                                      struct qy_error *err);
 void qy_trace_close(struct qy_trace *trace);
-/* One finished span. name is a string literal (kept). trace NULL: nothing. The ring keeps the
- * newest records. [thread's own ring] [noalloc] */
-void qy_trace_span(struct qy_trace *trace, uint32_t thread, const char *name, uint64_t begin_ns,
-                   uint64_t end_ns, uint32_t layer, uint32_t value);
+/* NULL: the trace is NULL, or has no such thread. */
+struct qy_trace_lane *qy_trace_thread(const struct qy_trace *trace, uint32_t thread);
+/* A lane for one writer until qy_trace_lane_close; what it recorded stays, and who opens the same
+ * name after that goes on with it. name is copied. trace NULL: *lane = NULL. [setup] [alloc] */
+QY_MUST enum qy_status qy_trace_lane_open(struct qy_trace *trace, enum qy_trace_group group,
+                                          const char *name, struct qy_trace_lane **lane,
+                                          struct qy_error *err);
+void qy_trace_lane_close(struct qy_trace_lane *lane); /* NULL is accepted */
+/* One finished span. name and keys are literals (kept); keys, NULL after the last, name the values;
+ * keys NULL: there are none. lane NULL: nothing. The ring keeps the newest records. Spans of a lane
+ * lie beside or inside each other. [the lane's writer] [noalloc] */
+void qy_trace_span(struct qy_trace_lane *lane, const char *name, uint64_t begin_ns, uint64_t end_ns,
+                   const char *const *keys, const double *values);
+/* For a moment when nobody records. [setup] [alloc] */
 QY_MUST enum qy_status qy_trace_write(const struct qy_trace *trace, const char *path,
                                       struct qy_error *err);
 

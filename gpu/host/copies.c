@@ -16,6 +16,27 @@ static void set_control(struct qy_stream *s, enum qyi_control control)
     qyi_wake_ring(&s->bell); /* it may be waiting for work */
 }
 
+static int is_slowed(const struct qy_link *link)
+{
+    return link->gbps > 0 || link->copy_ns > 0;
+}
+
+static enum qy_status open_lanes(struct qy_stream *s, const char *name, struct qy_error *err)
+{
+    struct qy_trace *trace = s->dev->rt->trace;
+    enum qy_status st = qy_trace_lane_open(trace, QY_TRACE_STREAMS, name, &s->lane, err);
+    if (st == QY_OK && is_slowed(&s->dev->link)) {
+        st = qy_trace_lane_open(trace, QY_TRACE_LINKS, name, &s->link_lane, err);
+    }
+    return st;
+}
+
+static void close_lanes(struct qy_stream *s)
+{
+    qy_trace_lane_close(s->link_lane);
+    qy_trace_lane_close(s->lane);
+}
+
 /* Starts the engine with all signals blocked: Ctrl-C is for the program's own threads. */
 static enum qy_status start_engine(struct qy_stream *s, struct qy_error *err)
 {
@@ -67,8 +88,12 @@ enum qy_status qy_stream_open(struct qy_device *dev, const char *name, enum qy_d
     s->mask = places - 1;
     snprintf(s->name, sizeof s->name, "qy-%s", name);
     atomic_init(&s->wanted, QYI_NEVER);
-    const enum qy_status st = start_engine(s, err);
+    enum qy_status st = open_lanes(s, name, err);
+    if (st == QY_OK) {
+        st = start_engine(s, err);
+    }
     if (st != QY_OK) {
+        close_lanes(s);
         qy_free(&dev->rt->mem, s->ring);
         qy_free(&dev->rt->mem, s);
         return st;
@@ -85,6 +110,7 @@ void qy_stream_close(struct qy_stream *s)
     const struct qy_allocator *mem = &s->dev->rt->mem;
     set_control(s, s->resetting ? QYI_ABANDON : QYI_DRAIN);
     pthread_join(s->thread, NULL);
+    close_lanes(s);
     qy_free(mem, s->ring);
     qy_free(mem, s);
 }
@@ -103,8 +129,7 @@ static struct qyi_command *next_command(struct qy_stream *s, enum qy_status *st)
         return NULL;
     }
     struct qyi_command *command = &s->ring[(s->queued + 1) & s->mask];
-    const struct qy_link *link = &s->dev->link;
-    command->queued_ns = link->gbps > 0 || link->copy_ns > 0 ? qy_clock_ns() : 0;
+    command->queued_ns = is_slowed(&s->dev->link) ? qy_clock_ns() : 0;
     command->fault = QY_STREAM_FAULT_NONE;
     if (s->fault != QY_STREAM_FAULT_NONE && s->fault_after-- == 0) {
         command->fault = s->fault;

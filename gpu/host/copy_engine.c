@@ -45,8 +45,9 @@ static int sleep_until(struct qy_stream *s, uint64_t end_ns)
     return 1;
 }
 
-/* Takes the link and returns when it is free again. */
-static uint64_t reserve_link(struct qy_stream *s, const struct qyi_command *command, uint64_t bytes)
+/* Takes the link from *begin on, and returns when it is free again. */
+static uint64_t reserve_link(struct qy_stream *s, const struct qyi_command *command, uint64_t bytes,
+                             uint64_t *begin)
 {
     const struct qy_link *link = &s->dev->link;
     const double of_bytes = link->gbps > 0 ? (double)bytes / link->gbps : 0;
@@ -56,7 +57,8 @@ static uint64_t reserve_link(struct qy_stream *s, const struct qyi_command *comm
     /* relaxed, all of it: the time alone is shared between engines, no memory hangs on it */
     uint64_t before = atomic_load_explicit(link_free, memory_order_relaxed), end;
     do {
-        end = (before > command->queued_ns ? before : command->queued_ns) + takes;
+        *begin = before > command->queued_ns ? before : command->queued_ns;
+        end = *begin + takes;
     } while (!atomic_compare_exchange_weak_explicit(link_free, &before, end, memory_order_relaxed,
                                                     memory_order_relaxed));
     return end;
@@ -70,6 +72,23 @@ static void return_link(struct qy_stream *s, uint64_t end)
                                             memory_order_relaxed, memory_order_relaxed);
 }
 
+/* What a command did, for the trace; the link's time ends with the command where it was given up. */
+static void note(struct qy_stream *s, const char *name, uint64_t begin, uint64_t link_begin,
+                 uint64_t link_end, uint64_t bytes, uint64_t rows)
+{
+    static const char *const keys[] = {"bytes", "rows", NULL};
+    const double values[] = {(double)bytes, (double)rows};
+    if (s->lane == NULL) {
+        return;
+    }
+    const uint64_t now = qy_clock_ns();
+    qy_trace_span(s->lane, name, begin, now, keys, values);
+    if (link_end != 0) {
+        qy_trace_span(s->link_lane, name, link_begin, link_end < now ? link_end : now, keys,
+                      values);
+    }
+}
+
 static enum outcome run_command(struct qy_stream *s, struct qyi_command *command,
                                 const struct qy_stream_stats *before)
 {
@@ -79,7 +98,8 @@ static enum outcome run_command(struct qy_stream *s, struct qyi_command *command
     }
     uint64_t rows;
     const uint64_t bytes = qyi_command_bytes(command, &rows);
-    const uint64_t end = command->queued_ns != 0 ? reserve_link(s, command, bytes) : 0;
+    uint64_t link_begin = 0;
+    const uint64_t end = command->queued_ns != 0 ? reserve_link(s, command, bytes, &link_begin) : 0;
     for (uint32_t i = 0; i < command->n_items; i++) {
         if (command->gather != NULL) {
             qyi_gather_rows(&command->gather[i], command->base);
@@ -89,8 +109,10 @@ static enum outcome run_command(struct qy_stream *s, struct qyi_command *command
     }
     if (end != 0 && !sleep_until(s, end)) {
         return_link(s, end);
+        note(s, "given up", begin, link_begin, end, bytes, rows);
         return GIVEN_UP;
     }
+    note(s, command->gather != NULL ? "gather" : "copy", begin, link_begin, end, bytes, rows);
     command->totals = (struct qy_stream_stats){.bytes = before->bytes + bytes,
                                                .rows = before->rows + rows,
                                                .copies = before->copies + 1,

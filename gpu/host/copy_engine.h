@@ -62,6 +62,9 @@ struct qy_stream {
     enum qy_stream_fault fault;     /* for the command after the next fault_after            */
     uint32_t fault_after;
     struct qy_stream_stats base; /* totals at the last qy_stream_stats_reset                 */
+
+    /* written by the engine; NULL: no trace, or a link that is not slowed down */
+    struct qy_trace_lane *lane, *link_lane;
 };
 
 /* The thread; arg is the stream. */

@@ -19,14 +19,21 @@ struct stream_bed {
     struct qy_stream *stream;
 };
 
-static inline void stream_bed_open(struct stream_bed *bed, struct qy_link link,
-                                   enum qy_direction direction, uint32_t capacity)
+static inline void stream_bed_open_traced(struct stream_bed *bed, struct qy_link link,
+                                          enum qy_direction direction, uint32_t capacity,
+                                          struct qy_trace *trace)
 {
-    *bed = (struct stream_bed){.rt = {.mem = qy_allocator_system()}};
+    *bed = (struct stream_bed){.rt = {.mem = qy_allocator_system(), .trace = trace}};
     qy_cpu_detect(&bed->rt.cpu);
     const struct qy_device_params params = {.spec = "host-discrete:1M", .max_m = 1, .link = link};
     MUST(qy_device_open(&bed->rt, &params, &bed->dev, NULL));
     MUST(qy_stream_open(bed->dev, "test", direction, capacity, &bed->stream, NULL));
+}
+
+static inline void stream_bed_open(struct stream_bed *bed, struct qy_link link,
+                                   enum qy_direction direction, uint32_t capacity)
+{
+    stream_bed_open_traced(bed, link, direction, capacity, NULL);
 }
 
 static inline void stream_bed_close(struct stream_bed *bed)

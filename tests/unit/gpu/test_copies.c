@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Streams: order, gathers, events, a full ring, the modelled link, counts. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "tests/unit/gpu/stream_fixture.h"
 
@@ -200,6 +202,36 @@ static void events_tell_what_is_under_way(void **state)
     assert_true(qy_clock_ns() - begin >= 150 * MS); /* and close waited for it */
 }
 
+/* A stream and its link have lanes of their own in the trace. */
+static void streams_tell_the_trace_what_they_copied(void **state)
+{
+    (void)state;
+    enum { BYTES = 1000 };
+    const struct qy_allocator mem = qy_allocator_system();
+    struct qy_trace *trace = NULL;
+    struct stream_bed bed;
+    char path[] = P_tmpdir "/qy_test_copies_XXXXXX", text[4096] = {0};
+    uint8_t from[BYTES] = {0}, to[BYTES];
+    const struct qy_copy_item item = {from, to, BYTES};
+    const int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    MUST(qy_trace_open(&mem, 1, 8, &trace, NULL));
+    stream_bed_open_traced(&bed, (struct qy_link){.copy_ns = 1000}, QY_TO_HOST, 4, trace);
+    MUST(qy_stream_copy(bed.stream, &item, 1));
+    MUST(qy_stream_wait(bed.stream, qy_stream_record(bed.stream), LONG_NS));
+    stream_bed_close(&bed);
+    MUST(qy_trace_write(trace, path, NULL));
+    qy_trace_close(trace);
+    assert_true(read(fd, text, sizeof text - 1) > 0);
+    close(fd);
+    unlink(path);
+    assert_non_null(strstr(text, "\"streams\""));
+    assert_non_null(strstr(text, "\"links\""));
+    const char *first = strstr(text, "\"bytes\":1000,\"rows\":0");
+    assert_non_null(first);
+    assert_non_null(strstr(first + 1, "\"bytes\":1000,\"rows\":0"));
+}
+
 /* One link per direction, whatever the number of streams on it. */
 static void link_is_shared_by_the_streams_of_a_direction(void **state)
 {
@@ -327,6 +359,7 @@ int main(void)
         cmocka_unit_test(commands_of_nothing_are_done),
         cmocka_unit_test(wrong_arguments_are_refused),
         cmocka_unit_test(events_tell_what_is_under_way),
+        cmocka_unit_test(streams_tell_the_trace_what_they_copied),
         cmocka_unit_test(link_is_shared_by_the_streams_of_a_direction),
         cmocka_unit_test(stats_count_what_is_finished),
         cmocka_unit_test(close_finishes_what_is_queued),

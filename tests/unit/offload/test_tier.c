@@ -99,6 +99,35 @@ static size_t run(struct rig *rig, float *out)
 
 enum { MOST = (N_PREFILL + 37) * RIG_OUT + (2 * N_DECODE + 60 + 51 + 40) * OUT };
 
+/* Layers and plans add up to the whole. */
+static void expect_sums(const struct qy_cache *cache, const struct qy_cache_stats *stats)
+{
+    struct qy_layer_stats sum = {0};
+    struct qy_cache_plan plan;
+
+    for (uint32_t l = 0; l < cache->layout.n_layers; l++) {
+        struct qy_layer_stats one;
+
+        qy_cache_layer_stats(cache, l, &one);
+        assert_int_equal(one.rows_asked, one.rows_found + one.rows_pulled + one.rows_pushed);
+        assert_int_equal(one.pulled_bytes, one.rows_pulled * cache->layout.row_bytes);
+        sum.rows_asked += one.rows_asked;
+        sum.rows_found += one.rows_found;
+        sum.rows_pulled += one.rows_pulled;
+    }
+    assert_int_equal(sum.rows_asked, stats->rows_asked);
+    assert_int_equal(sum.rows_found, stats->rows_found);
+    assert_int_equal(sum.rows_pulled, stats->rows_pulled);
+    qy_cache_plan(cache, &plan);
+    assert_int_equal(plan.mode, cache->params.settings.plan_mode);
+    assert_int_equal(plan.rows_pulled, stats->rows_pulled);
+    assert_int_equal(plan.rows_pushed, stats->rows_pushed);
+    assert_int_equal(plan.plans > 0, stats->rows_asked > 0);
+    assert_true(plan.items_pulled + plan.items_pushed <= plan.items);
+    assert_int_equal(plan.measured, plan.mode == QY_PLAN_AUTO && stats->rows_asked > 0);
+    assert_int_equal(plan.measured, plan.reuse > 0);
+}
+
 static void expect_same(const struct rig_options *options, const char *what)
 {
     float *want = malloc(MOST * sizeof(float));
@@ -130,6 +159,7 @@ static void expect_same(const struct rig_options *options, const char *what)
             assert_true(stats.rows_found <= stats.rows_asked && stats.rows_asked > 0);
             assert_true(qyi_residency_sound(rig.cache->tier.residency));
         }
+        expect_sums(rig.cache, &stats);
         rig_close(&rig);
         for (size_t f = 0; f < n; f++) {
             if (memcmp(&want[f], &have[f], sizeof(float)) != 0) {
@@ -237,6 +267,7 @@ static void tier_pushes_give_the_same_answer(void **state)
         qy_cache_stats(rig.cache, &stats);
         assert_int_equal(stats.rows_asked,
                          stats.rows_found + stats.rows_pulled + stats.rows_pushed);
+        expect_sums(rig.cache, &stats);
         if (o.plan == QY_PLAN_PUSH) {
             assert_int_equal(stats.rows_pulled, 0);
             assert_true(stats.rows_pushed > 0);
