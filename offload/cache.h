@@ -163,6 +163,12 @@ static inline struct qy_slab qyi_sequence_index(const struct qy_sequence *seq, u
                             .shift = l->shift};
 }
 
+/* The residency cache's set of a sequence's layer. */
+static inline uint32_t qyi_sequence_set(const struct qy_sequence *seq, uint32_t layer)
+{
+    return seq->slot * seq->cache->layout.n_layers + layer;
+}
+
 /* What a slice attends to in one layer. */
 static inline struct qyi_selection qyi_slice_reach(const struct qy_cache *cache,
                                                    const struct qyi_slice *slice, uint32_t layer)

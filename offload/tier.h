@@ -145,7 +145,7 @@ void qyi_tier_check(const struct qy_cache *cache, uint32_t layer);
 QY_MUST enum qy_status qyi_push_open(struct qy_cache *cache, struct qy_error *err);
 void qyi_push_close(struct qy_cache *cache);
 /* Decides for the lists of the running micro-batch, which were looked up. [noalloc] */
-void qyi_push_plan(struct qy_cache *cache);
+void qyi_push_plan(struct qy_cache *cache, uint32_t layer);
 /* Starts the queries of what pushes on their way; attends at the homes, and starts the partials on
  * their way back, which qyi_tier_wait waits for. [noalloc] */
 QY_MUST enum qy_status qyi_push_ask(struct qy_cache *cache, uint32_t layer,

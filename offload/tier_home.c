@@ -150,7 +150,7 @@ enum qy_status qyi_tier_forget(struct qy_sequence *seq, uint32_t n_tokens)
     }
     seq->n_sent = seq->n_sent < full ? seq->n_sent : full;
     for (uint32_t layer = 0; t->residency && layer < cache->layout.n_layers; layer++) {
-        qyi_residency_forget(t->residency, seq->slot * cache->layout.n_layers + layer, n_tokens);
+        qyi_residency_forget(t->residency, qyi_sequence_set(seq, layer), n_tokens);
     }
     return QY_OK;
 }

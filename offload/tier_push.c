@@ -49,9 +49,9 @@ enum qy_status qyi_push_open(struct qy_cache *cache, struct qy_error *err)
     }
     p->params = (struct qyi_plan_params){
         .mode = mode,
-        /* chosen: four of five rows are found where slots hold twice a step's rows (bench
-         * residency); without a first guess nothing would ever be pulled, and so nothing found */
-        .costs = {.reuse = 4.0, .shared_threads = 1},
+        /* chosen: of twenty rows nineteen are found where slots hold four times a step's rows (bench
+         * residency). A high guess is soon put right by what is pulled, a low one never. */
+        .costs = {.reuse = 19.0, .shared_threads = 1},
         .row_bytes = (uint32_t)cache->layout.row_bytes,
         .query_bytes = (uint32_t)((2 * query_floats(cache) + cache->group) * sizeof(float))};
     if (open_lists(cache)) {
@@ -82,7 +82,33 @@ void qyi_push_close(struct qy_cache *cache)
     qy_free(mem, p->items);
 }
 
-void qyi_push_plan(struct qy_cache *cache)
+/* How often is found what was pulled? Only sets without a free slot tell: in others nothing is evicted,
+ * and what they miss is missed for the first time. */
+static void learn_reuse(struct qy_cache *cache, uint32_t layer)
+{
+    const struct qyi_micro_batch *now = qyi_step_now(cache);
+    const uint32_t n_heads = cache->layout.n_kv_heads;
+    struct qyi_tier *t = &cache->tier;
+    uint64_t pulled = 0;
+    uint64_t hits = 0;
+
+    for (uint32_t i = now->begin; i < now->end; i++) {
+        const uint32_t set = qyi_sequence_set(cache->step.slices[i].seq, layer);
+
+        if (qyi_residency_used(t->residency, set) < t->plan.slots_per_set) {
+            continue;
+        }
+        for (uint32_t h = 0; h < n_heads; h++) {
+            const size_t place = (size_t)i * n_heads + h;
+
+            hits += t->n_found[place];
+            pulled += t->push.chosen[place] ? 0 : t->n_missed[place];
+        }
+    }
+    qyi_plan_reuse(&t->push.params.costs, pulled, hits);
+}
+
+void qyi_push_plan(struct qy_cache *cache, uint32_t layer)
 {
     const struct qyi_micro_batch *now = qyi_step_now(cache);
     const uint32_t n_heads = cache->layout.n_kv_heads;
@@ -90,7 +116,6 @@ void qyi_push_plan(struct qy_cache *cache)
     const size_t first = (size_t)now->begin * n_heads;
     const uint32_t n = (now->end - now->begin) * n_heads;
     struct qyi_plan_choice choice = {.push = t->push.chosen + first};
-    uint64_t hits = 0;
 
     for (size_t i = first; i < first + n; i++) {
         const struct qyi_slice *s = &cache->step.slices[i / n_heads];
@@ -101,12 +126,11 @@ void qyi_push_plan(struct qy_cache *cache)
         if (n_home < qyi_slice_cut(cache, s)) {
             t->push.items[i].n_miss = 0; /* what is pushed with others is not all home yet */
         }
-        hits += t->n_found[i];
     }
     qyi_plan_layer(&t->push.params, t->push.items + first, n, &choice);
     t->push.pull_ns = choice.pull_ns;
     t->push.push_ns = choice.push_ns;
-    qyi_plan_reuse(&t->push.params.costs, choice.pull_rows, hits);
+    learn_reuse(cache, layer);
 }
 
 enum qy_status qyi_push_ask(struct qy_cache *cache, uint32_t layer, const struct qy_qkv *qkv)

@@ -33,12 +33,6 @@ static void number_blocks(const struct qy_sequence *seq, uint32_t layer, uint32_
     }
 }
 
-/* The residency cache's set of a sequence's layer. */
-static uint32_t set_of(const struct qy_cache *cache, const struct qy_sequence *seq, uint32_t layer)
-{
-    return seq->slot * cache->layout.n_layers + layer;
-}
-
 /* Looks up the list of (slice, KV head). What is missing is left to take_list. */
 static void find_list(struct qy_cache *cache, uint32_t layer, uint32_t slice, uint32_t head)
 {
@@ -50,7 +44,7 @@ static void find_list(struct qy_cache *cache, uint32_t layer, uint32_t slice, ui
     const uint32_t n = cache->step.n_listed[place];
     const uint32_t n_low = qyi_selection_place(ids, n, seq->device_from << cache->layout.shift);
 
-    t->n_missed[place] = qyi_residency_find(t->residency, set_of(cache, seq, layer), head, ids,
+    t->n_missed[place] = qyi_residency_find(t->residency, qyi_sequence_set(seq, layer), head, ids,
                                             n_low, numbers, t->misses + list_at(cache, place));
     t->n_found[place] = n_low - t->n_missed[place];
     t->n_numbers[place] = n;
@@ -69,7 +63,7 @@ static enum qy_status take_list(struct qy_cache *cache, uint32_t layer, uint32_t
     uint32_t *numbers = t->numbers + list_at(cache, place);
     const uint32_t n = t->n_missed[place];
 
-    if (qyi_residency_take(t->residency, set_of(cache, seq, layer), head, ids, misses, n,
+    if (qyi_residency_take(t->residency, qyi_sequence_set(seq, layer), head, ids, misses, n,
                            numbers) != QY_OK) {
         return QY_ERR_NOMEM; /* slots are reserved for the longest lists: this cannot be */
     }
@@ -129,7 +123,7 @@ static void find_slice(struct qy_cache *cache, uint32_t layer, uint32_t slice)
     const int lists = attends_list(cache, slice, layer);
 
     if (lists) {
-        qyi_residency_begin(t->residency, set_of(cache, cache->step.slices[slice].seq, layer));
+        qyi_residency_begin(t->residency, qyi_sequence_set(cache->step.slices[slice].seq, layer));
     }
     for (uint32_t h = 0; h < n_heads; h++) {
         const size_t place = (size_t)slice * n_heads + h;
@@ -191,7 +185,7 @@ static void forget_pulls(struct qy_cache *cache, uint32_t micro_batch)
     struct qyi_fetch *fetch = &t->fetches[micro_batch];
 
     for (uint32_t i = m->begin; fetch->is_open && i < m->end; i++) {
-        const uint32_t set = set_of(cache, cache->step.slices[i].seq, fetch->layer);
+        const uint32_t set = qyi_sequence_set(cache->step.slices[i].seq, fetch->layer);
 
         for (uint32_t h = 0; h < n_heads; h++) {
             const size_t place = (size_t)i * n_heads + h;
@@ -302,7 +296,7 @@ enum qy_status qyi_tier_fetch(struct qy_cache *cache, uint32_t layer)
     qy_team_run(cache->rt->team, place_slices, &job);
     begin = cache->lanes.steps != NULL ? qy_clock_ns() : 0;
     if (t->push.chosen) {
-        qyi_push_plan(cache);
+        qyi_push_plan(cache, layer);
         job.find = 0;
         job.take = 1;
         qy_team_run(cache->rt->team, place_slices, &job);
