@@ -4,10 +4,13 @@
 
 usage: discrete.py QUARRY MAKE_GGUF
 """
+import pathlib
+import subprocess
 import sys
+import tempfile
 import unittest
 
-from program import ENV, TEXT, Case, tiny, write
+from program import ENV, QUARRY, TEXT, Case, tiny, write
 
 SMALL = ("--set", "retrieval.min_tokens=0", "--set", "cache.sinks=4", "--set", "cache.window=16", "--set",
          "cache.block_tokens=32", "--set", "model.chunk=64")
@@ -47,6 +50,17 @@ class Discrete(Case):
             self.assertGreater(have["rows_pushed"] + have["rows_pulled"], 0)
             if mode != "auto":
                 self.assertEqual(have["rows_pushed"] > 0, mode == "push")
+
+    def test_example_offload_batch(self):
+        script = pathlib.Path(__file__).parents[2] / "examples/offload_batch/batches.py"
+        out = subprocess.run(
+            [sys.executable, "-B", script, "--quarry", QUARRY, "--model", tiny(), "-f", write("t.txt", TEXT), "--policy",
+             "exact --budget 24", "--holds", "2", "--device-bytes", "6000000", "--context", "300", "--steps", "2", "--most", "4", "--links", "4",
+             "--out", tempfile.mkdtemp(), "--warm-up", "2", *SMALL], capture_output=True, text=True, env=ENV)
+        self.assertEqual(out.returncode, 0, out.stderr)
+        self.assertRegex(out.stdout, r"dense +2 .*\n(.*\n)*exact --budget 24 +4 ")
+        self.assertRegex(out.stdout, r"at its best batch, \d: [0-9.]+, [0-9.]+ times: what capacity adds")
+        self.assertRegex(out.stdout, r"link of [0-9.]+ GB/s, 1/4 of device memory:")
 
     def test_bench_plan_has_the_modes_side_by_side(self):
         base = ("bench", "plan", "-m", tiny(), "-f", write("t.txt", TEXT), "--batch", "2", "--context", "300",
