@@ -44,9 +44,9 @@ def device_bytes(args):
     sys.exit("offload_batch: dense always moves rows; is --context too short?")
 
 
-def link_gbps(args, size):
+def link_gbps(args):
     """What the link moves unthrottled: its largest copy to the device."""
-    command = [args.quarry, "bench", "link", "--json", "--device", f"host-discrete:{size}"]
+    command = [args.quarry, "bench", "link", "--json", "--device", "host-discrete:256M"]
     out = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
     return max(r["gbps"] for r in out["results"] if r["name"].startswith("to device"))
 
@@ -140,7 +140,7 @@ def main():
                   f"{same['tokens_per_s'] / dense['tokens_per_s']:.2f} times: what selection gives")
         print(f"{args.policy} at its best batch, {batch}: {sparse['tokens_per_s']:.1f}, "
               f"{sparse['tokens_per_s'] / dense['tokens_per_s']:.2f} times: what capacity adds")
-        slow_links(args, size, dense, link_gbps(args, size), series)
+        slow_links(args, size, dense, link_gbps(args), series)
     plot(args, series)
 
 
