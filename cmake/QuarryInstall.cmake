@@ -39,7 +39,7 @@ foreach(module IN LISTS qy_modules)
   install(FILES ${PROJECT_SOURCE_DIR}/${module}/${module}.h
     DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/quarry/${module} COMPONENT development)
 endforeach()
-foreach(part IN ITEMS tensor_type index_bytes copies) # of gpu.h
+foreach(part IN ITEMS tensor_type index_bytes row_codec copies) # of gpu.h
   install(FILES ${PROJECT_SOURCE_DIR}/gpu/${part}.h
     DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/quarry/gpu COMPONENT development)
 endforeach()

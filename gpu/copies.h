@@ -37,7 +37,8 @@ QY_MUST enum qy_status qy_stream_open(struct qy_device *dev, const char *name,
 /* Waits for what is queued (a stalled command is given up). NULL is accepted. */
 void qy_stream_close(struct qy_stream *stream);
 
-/* Rows of home memory into device slots: row ids[i] of `rows` to base + slots[i] * row bytes. */
+/* Rows of home memory into device slots: row ids[i] of `rows` to base + slots[i] * row bytes. Coded
+ * rows are decoded on the way; it is their coded bytes that cross the link. */
 struct qy_gather_item {
     struct qy_rows rows; /* where they are; rows.blocks and what it names are borrowed          */
     const uint32_t *ids, *slots; /* [n] borrowed until the event is done                        */
@@ -49,11 +50,14 @@ static inline uint64_t qy_row_stamp(uint64_t stamp, uint32_t id)
 {
     return stamp ^ ((uint64_t)id + 1) * 0x9e3779b97f4a7c15u;
 }
-/* Bytes from one place to another. */
+/* Bytes from one place to another. With a codec: rows, coded in home memory and f16 on the device;
+ * a stream to the host encodes, one to the device decodes. bytes are then those of the coded rows,
+ * which is what crosses the link. */
 struct qy_copy_item {
     const void *from;
     void *to;
     size_t bytes;
+    const struct qy_row_codec *codec; /* borrowed; NULL: bytes as they are */
 };
 
 /* Queues all items as one command. Items are borrowed until the event is done. QY_AGAIN: capacity

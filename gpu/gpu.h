@@ -147,24 +147,35 @@ QY_MUST enum qy_status qy_device_rope(struct qy_device *dev, const struct qy_rop
 enum qy_row_type { QY_ROW_F16 = 0, QY_ROW_F32 = 1 };
 
 /* Where the rows of one (sequence, layer, KV head) lie: row t is at
- * blocks[t >> shift] + offset + (t & (2^shift - 1)) * row_bytes, K[d] then V[d]. */
+ * blocks[t >> shift] + offset + (t & (2^shift - 1)) * row_bytes, K[d] then V[d].
+ *
+ * With a codec, rows below n_coded are f16 in a coded form (gpu/row_codec.h): offset is then
+ * coded_offset, and row_bytes the codec's. Attend, score and gathers take such rows, and give what
+ * they would give of the decoded ones; all others want rows as they are (QY_ERR_INVALID). */
+struct qy_row_codec;
 struct qy_rows {
     uint8_t *const *blocks;
     size_t offset;
     uint32_t shift;
     uint32_t d;
     enum qy_row_type type;
+    uint32_t n_coded;
+    const struct qy_row_codec *codec; /* NULL: none is coded */
+    size_t coded_offset;
 };
 static inline size_t qy_row_bytes(enum qy_row_type type, uint32_t d)
 {
     return (size_t)2 * d * (type == QY_ROW_F16 ? 2 : 4);
 }
+/* Of one that is not coded. */
 static inline uint8_t *qy_row_at(const struct qy_rows *rows, uint32_t token)
 {
     const uint32_t mask = ((uint32_t)1 << rows->shift) - 1;
     return rows->blocks[token >> rows->shift] + rows->offset +
            (size_t)(token & mask) * qy_row_bytes(rows->type, rows->d);
 }
+
+#include "gpu/row_codec.h"
 
 #include "gpu/copies.h"
 
@@ -198,9 +209,11 @@ struct qy_attend_item {
 };
 QY_MUST enum qy_status qy_device_attend(struct qy_device *dev, const struct qy_attend_item *items,
                                         uint32_t n_items, float scale, struct qy_arena *arena);
-/* Bytes of arena that qy_device_attend needs at most for n_items of up to max_n rows. */
+/* Bytes of arena that qy_device_attend needs at most for n_items of up to max_n rows; and beside
+ * these where some rows are coded. */
 size_t qy_device_attend_scratch(const struct qy_device *dev, uint32_t n_items, uint32_t max_n,
                                 uint32_t group, uint32_t d);
+size_t qy_device_attend_coded_scratch(const struct qy_device *dev, uint32_t d);
 
 /* Causal attention of a chunk (prefill): query i (of n_q) attends rows 0 .. first + i.
  *   q [n_q][stride] with the group's g*d elements at the start of each row; out likewise.

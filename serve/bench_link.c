@@ -73,7 +73,8 @@ static enum qy_status run_bytes(struct bench *b, const struct job *job, uint32_t
     uint8_t *home = piece(b->home, HOME_BYTES, job->n, run);
     uint8_t *device = piece(b->memory, b->device_bytes, job->n, run);
     const int in = job->direction == QY_TO_DEVICE;
-    const struct qy_copy_item item = {in ? home : device, in ? device : home, job->n};
+    const struct qy_copy_item item = {
+        .from = in ? home : device, .to = in ? device : home, .bytes = job->n};
     struct qy_stream *stream = b->streams[job->direction];
     const enum qy_status st = qy_stream_copy(stream, &item, 1);
     return st == QY_OK ? qy_stream_wait(stream, qy_stream_record(stream), LONG_NS) : st;

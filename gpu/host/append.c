@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Writes new tokens' K and V into their rows. The conversion itself is a kernel (pool_body.h). */
 #include "gpu/host/host.h"
+#include "gpu/host/row_codec.h"
 #include "gpu/host/rows.h"
 
 enum { TEAM_FLOATS = 1 << 16 }; /* below this the caller alone is faster than waking the team */
@@ -62,7 +63,8 @@ enum qy_status qy_device_append(struct qy_device *dev, const struct qy_append_it
     size_t floats = 0;
 
     for (uint32_t i = 0; i < n_items; i++) {
-        if (!qyi_rows_valid(&items[i].rows, 1)) {
+        if (!qyi_rows_valid(&items[i].rows, 1) ||
+            !qyi_rows_plain_from(&items[i].rows, items[i].first)) {
             return QY_ERR_INVALID;
         }
         job.units.total += items[i].n;

@@ -120,7 +120,8 @@ enum qy_status qy_device_attend_chunk(struct qy_device *dev, const struct qy_chu
                             .next = 0};
 
     for (uint32_t i = 0; i < n_items; i++) {
-        if (!qyi_rows_valid(&items[i].rows, items[i].group) || !part_valid(&items[i])) {
+        if (!qyi_rows_valid(&items[i].rows, items[i].group) || !part_valid(&items[i]) ||
+            items[i].rows.codec != NULL) {
             return QY_ERR_INVALID;
         }
         const size_t floats = scratch_floats(items[i].group, items[i].rows.d);

@@ -4,6 +4,7 @@
 #include "gpu/host/bound.h"
 
 #include "gpu/host/host.h"
+#include "gpu/host/row_codec.h"
 #include "gpu/host/rows.h"
 
 enum {
@@ -92,6 +93,13 @@ static void append_run(void *arg, uint32_t thread, uint32_t n_threads)
     qyi_units_walk(&job->units, n_threads, job, append_units, append_page);
 }
 
+/* Is no row of the first page coded? */
+static int page_plain(const struct qy_bound_item *item)
+{
+    return item->page > 0 &&
+           qyi_rows_plain_from(&item->rows, item->first / item->page * item->page);
+}
+
 enum qy_status qy_device_bound_append(struct qy_device *dev, const struct qy_bound_item *items,
                                       uint32_t n_items)
 {
@@ -100,7 +108,7 @@ enum qy_status qy_device_bound_append(struct qy_device *dev, const struct qy_bou
 
     for (uint32_t i = 0; i < n_items; i++) {
         const struct qy_bound_item *item = &items[i];
-        if (!qyi_rows_valid(&item->rows, 1) ||
+        if (!qyi_rows_valid(&item->rows, 1) || !page_plain(item) ||
             !shape_valid(item->rows.d, item->page, &item->bounds)) {
             return QY_ERR_INVALID;
         }

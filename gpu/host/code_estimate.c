@@ -291,8 +291,8 @@ static int item_valid(const struct qy_code_estimate_item *it)
 {
     return qyi_quantizer_valid(it->quantizer) && it->quantizer->bits == 4 && it->codes.shift < 32 &&
            qyi_rows_valid(&it->rows, it->group) && it->rows.d == it->quantizer->d &&
-           it->samples > 0 && it->samples <= MAX_SAMPLES && it->n_ids <= it->n &&
-           it->n <= UINT32_MAX - it->first;
+           it->rows.codec == NULL && it->samples > 0 && it->samples <= MAX_SAMPLES &&
+           it->n_ids <= it->n && it->n <= UINT32_MAX - it->first;
 }
 
 enum qy_status qy_device_code_estimate(struct qy_device *dev,

@@ -11,7 +11,6 @@
 #include "gpu/host/copy_engine.h"
 
 #include <sched.h>
-#include <string.h>
 #include <sys/prctl.h>
 
 /* How long the engine polls before it sleeps, and how short a rest of the link's time it does not
@@ -102,9 +101,9 @@ static enum outcome run_command(struct qy_stream *s, struct qyi_command *command
     const uint64_t end = command->queued_ns != 0 ? reserve_link(s, command, bytes, &link_begin) : 0;
     for (uint32_t i = 0; i < command->n_items; i++) {
         if (command->gather != NULL) {
-            qyi_gather_rows(&command->gather[i], command->base);
-        } else if (command->copy[i].bytes > 0) {
-            memcpy(command->copy[i].to, command->copy[i].from, command->copy[i].bytes);
+            qyi_gather_rows(s->dev, &command->gather[i], command->base);
+        } else {
+            qyi_copy_bytes(s, &command->copy[i]);
         }
     }
     if (end != 0 && !sleep_until(s, end)) {

@@ -70,7 +70,8 @@ struct qy_stream {
 /* The thread; arg is the stream. */
 void *qyi_engine_main(void *arg);
 /* Does the bytes of a command, and counts them. */
-void qyi_gather_rows(const struct qy_gather_item *item, uint8_t *base);
+void qyi_gather_rows(const struct qy_device *dev, const struct qy_gather_item *item, uint8_t *base);
+void qyi_copy_bytes(const struct qy_stream *stream, const struct qy_copy_item *item);
 uint64_t qyi_command_bytes(const struct qyi_command *command, uint64_t *rows);
 
 #endif

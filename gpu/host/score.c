@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Scores of keys: ranges of rows shared out over the team. The arithmetic is in score_body.h. */
 #include "gpu/host/host.h"
+#include "gpu/host/row_codec.h"
 #include "gpu/host/rows.h"
 
 enum {
     RANGE_ROWS = 512,
-    TEAM_BYTES = 64 * 1024 /* keys below this: the caller alone is faster than the team */
+    DECODED_BYTES = 32 * 1024, /* of rows that are decoded to be scored, at once */
+    TEAM_BYTES = 64 * 1024     /* keys below this: the caller alone is faster than the team */
 };
 
 struct score_job {
@@ -18,6 +20,30 @@ struct score_job {
 static uint32_t ranges_of(const struct qy_score_item *item)
 {
     return (uint32_t)(((uint64_t)item->n + RANGE_ROWS - 1) / RANGE_ROWS);
+}
+
+/* Rows of which some are coded: as many as the stack holds are decoded, then scored. */
+static void score_decoded(const struct score_job *job, const struct qy_score_item *item,
+                          struct qyi_span span, float *scores, size_t stride)
+{
+    _Alignas(64) uint8_t memory[DECODED_BYTES];
+    const struct qyi_codec_kernels *kernels = qyi_codec_for(job->level);
+    const uint32_t most = DECODED_BYTES / (uint32_t)qy_row_bytes(QY_ROW_F16, item->rows.d);
+    uint8_t *const blocks[1] = {memory};
+    const struct qy_rows rows = {.blocks = blocks, .shift = 31, .d = item->rows.d};
+    const uint32_t *ids = span.ids;
+    uint32_t first = span.first;
+
+    span.rows = &rows;
+    span.ids = NULL;
+    span.first = 0;
+    span.after = 0;
+    for (uint32_t left = span.n; left > 0; left -= span.n, first += span.n, scores += span.n) {
+        span.n = left < most ? left : most;
+        qyi_rows_read(kernels, &item->rows, ids, first, span.n, 1, memory);
+        qyi_rows_for(job->level, rows.d)->score(&span, job->scale, scores, stride);
+        ids = ids == NULL ? NULL : ids + span.n;
+    }
 }
 
 static void score_range(const void *arg, uint32_t i, uint32_t range)
@@ -34,8 +60,13 @@ static void score_range(const void *arg, uint32_t i, uint32_t range)
                                   .group = item->group,
                                   .after = item->n - at - n};
 
-    qyi_rows_for(job->level, item->rows.d)
-        ->score(&span, job->scale, item->scores + at, item->stride == 0 ? item->n : item->stride);
+    const size_t stride = item->stride == 0 ? item->n : item->stride;
+
+    if (item->rows.codec != NULL && (span.ids != NULL || span.first < item->rows.n_coded)) {
+        score_decoded(job, item, span, item->scores + at, stride);
+        return;
+    }
+    qyi_rows_for(job->level, item->rows.d)->score(&span, job->scale, item->scores + at, stride);
 }
 
 static uint32_t score_units(const void *arg, uint32_t item)

@@ -111,7 +111,8 @@ void conf_rows_open(struct conf_rows *r, enum qy_row_type type, uint32_t d, uint
         assert_non_null(r->blocks[b]);
         memset(r->blocks[b], 0xff, ROW_OFFSET);
     }
-    r->rows = (struct qy_rows){r->blocks, ROW_OFFSET, shift, d, type};
+    r->rows = (struct qy_rows){
+        .blocks = r->blocks, .offset = ROW_OFFSET, .shift = shift, .d = d, .type = type};
     for (uint32_t t = 0; t < n; t++) {
         uint8_t *row = qy_row_at(&r->rows, t);
         for (uint32_t i = 0; i < d; i++) {

@@ -37,7 +37,8 @@ static void commands_run_in_order(void **state)
     struct qy_event events[N];
     assert_int_equal(qy_stream_query(bed.stream, qy_stream_record(bed.stream)), QY_OK);
     for (uint32_t i = 0; i < N; i++) {
-        items[i] = (struct qy_copy_item){&cells[i], &cells[i + 1], sizeof cells[0]};
+        items[i] =
+            (struct qy_copy_item){.from = &cells[i], .to = &cells[i + 1], .bytes = sizeof cells[0]};
         enum qy_status st;
         while ((st = qy_stream_copy(bed.stream, &items[i], 1)) == QY_AGAIN) {
             assert_true(i >= CAPACITY);
@@ -175,7 +176,7 @@ static void events_tell_what_is_under_way(void **state)
     stream_bed_open(&bed, link, QY_TO_DEVICE, 2);
     const struct qy_event before = qy_stream_record(bed.stream);
     uint64_t from[2] = {1, 2}, to[2] = {0};
-    const struct qy_copy_item items[2] = {{&from[0], &to[0], 8}, {&from[1], &to[1], 8}};
+    const struct qy_copy_item items[2] = {{&from[0], &to[0], 8, NULL}, {&from[1], &to[1], 8, NULL}};
     const uint64_t begin = qy_clock_ns();
     MUST(qy_stream_copy(bed.stream, &items[0], 1));
     const struct qy_event first = qy_stream_record(bed.stream);
@@ -212,7 +213,7 @@ static void streams_tell_the_trace_what_they_copied(void **state)
     struct stream_bed bed;
     char path[] = P_tmpdir "/qy_test_copies_XXXXXX", text[4096] = {0};
     uint8_t from[BYTES] = {0}, to[BYTES];
-    const struct qy_copy_item item = {from, to, BYTES};
+    const struct qy_copy_item item = {from, to, BYTES, NULL};
     const int fd = mkstemp(path);
     assert_true(fd >= 0);
     MUST(qy_trace_open(&mem, 1, 8, &trace, NULL));
@@ -245,8 +246,9 @@ static void link_is_shared_by_the_streams_of_a_direction(void **state)
     MUST(qy_stream_open(bed.dev, "back", QY_TO_HOST, COPIES, &back, NULL));
     uint8_t *from = calloc(1, BYTES), *to = calloc(3, BYTES);
     assert_true(from != NULL && to != NULL);
-    const struct qy_copy_item items[3] = {
-        {from, to, BYTES}, {from, to + BYTES, BYTES}, {from, to + 2 * BYTES, BYTES}};
+    const struct qy_copy_item items[3] = {{from, to, BYTES, NULL},
+                                          {from, to + BYTES, BYTES, NULL},
+                                          {from, to + 2 * BYTES, BYTES, NULL}};
     const uint64_t begin = qy_clock_ns();
     for (uint32_t i = 0; i < COPIES; i++) {
         MUST(qy_stream_copy(bed.stream, &items[0], 1));
@@ -280,7 +282,7 @@ static void stats_count_what_is_finished(void **state)
         .ids = ids,
         .slots = slots,
         .n = 3};
-    const struct qy_copy_item copy = {home, device, 100};
+    const struct qy_copy_item copy = {home, device, 100, NULL};
     struct qy_stream_stats stats;
     qy_stream_stats(bed.stream, &stats);
     assert_int_equal(stats.copies + stats.bytes + stats.rows + stats.busy_ns, 0);
@@ -314,7 +316,7 @@ static void close_finishes_what_is_queued(void **state)
     struct qy_copy_item items[N];
     for (uint32_t i = 0; i < N; i++) {
         from[i] = (uint8_t)(i + 1);
-        items[i] = (struct qy_copy_item){&from[i], &to[i], 1};
+        items[i] = (struct qy_copy_item){.from = &from[i], .to = &to[i], .bytes = 1};
         MUST(qy_stream_copy(bed.stream, &items[i], 1));
     }
     stream_bed_close(&bed);
@@ -330,7 +332,8 @@ static void bytes_go_back_and_forth(void **state)
     struct qy_stream *back;
     MUST(qy_stream_open(bed.dev, "back", QY_TO_HOST, 1, &back, NULL));
     uint64_t here[32] = {0}, there[32];
-    const struct qy_copy_item out = {here, there, sizeof here}, in = {there, here, sizeof here};
+    const struct qy_copy_item out = {here, there, sizeof here, NULL};
+    const struct qy_copy_item in = {there, here, sizeof here, NULL};
     for (uint64_t i = 1; i <= 300; i++) {
         here[i % 32] += i;
         const uint64_t expected = here[i % 32];

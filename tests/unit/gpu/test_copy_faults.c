@@ -15,7 +15,8 @@ static void cells_init(struct cells *c)
     for (uint64_t i = 0; i < N; i++) {
         c->from[i] = i + 1;
         c->to[i] = 0;
-        c->items[i] = (struct qy_copy_item){&c->from[i], &c->to[i], sizeof c->to[i]};
+        c->items[i] =
+            (struct qy_copy_item){.from = &c->from[i], .to = &c->to[i], .bytes = sizeof c->to[i]};
     }
 }
 
