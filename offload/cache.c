@@ -2,6 +2,7 @@
 /* Opening and closing a cache: the checks, the policy, the pool; reserve.c has
  * the rest. */
 #include "offload/cache.h"
+#include "offload/codec.h"
 #include "offload/cost.h"
 #include "offload/sizing.h"
 
@@ -96,6 +97,31 @@ static enum qy_status open_tier(struct qy_cache *cache, struct qy_error *err)
     return st == QY_OK ? qyi_tier_open(cache, &plan, err) : st;
 }
 
+/* Rows at home in the form of cache.home_codec. */
+static enum qy_status open_codec(struct qy_cache *cache, struct qy_error *err)
+{
+    const struct qy_cache_params *p = &cache->params;
+    const struct qy_allocator *mem = &cache->rt->mem;
+    uint32_t n_coded;
+
+    cache->home_layers = qy_alloc_zero(mem, p->shape.n_layers * sizeof(*cache->home_layers));
+    if (!cache->home_layers) {
+        return qy_error_set(err, QY_ERR_NOMEM, "cache: out of memory for the codecs of %u layers",
+                            p->shape.n_layers);
+    }
+    enum qy_status st = qyi_codec_parse(&p->shape, &p->settings, cache->home_layers, &n_coded, err);
+    if (st == QY_OK && n_coded > 0) {
+        st = qyi_codec_check(p, err);
+    }
+    if (st == QY_OK && n_coded > 0) {
+        qyi_layout_code(&cache->layout, cache->home_layers);
+    } else if (st == QY_OK) {
+        qy_free(mem, cache->home_layers);
+        cache->home_layers = NULL;
+    }
+    return st;
+}
+
 /* Everything after the checks; on failure the caller closes what there is. */
 static enum qy_status open_parts(struct qy_cache *cache, struct qy_error *err)
 {
@@ -111,6 +137,9 @@ static enum qy_status open_parts(struct qy_cache *cache, struct qy_error *err)
     }
     const size_t index = p->policy->index_bytes ? p->policy->index_bytes(cache->policy) : 0;
     st = qyi_layout_make(&p->shape, &p->settings, index, &cache->layout, err);
+    if (st == QY_OK) {
+        st = open_codec(cache, err);
+    }
     if (st != QY_OK) {
         return st;
     }
@@ -177,6 +206,7 @@ void qy_cache_close(struct qy_cache *cache)
     qyi_lanes_close(cache);
     qyi_reserve_free(cache);
     qyi_home_close(&cache->home);
+    qy_free(mem, cache->home_layers);
     if (cache->policy && cache->params.policy->close) {
         cache->params.policy->close(cache->policy);
     }

@@ -112,6 +112,7 @@ struct qy_cache {
     const struct qy_runtime *rt;
     struct qy_device *dev;
     struct qyi_layout layout;
+    struct qyi_home_layer *home_layers; /* [n_layers]; NULL: no layer's rows at home are coded */
     struct qyi_home home;
     struct qyi_tier tier;
     struct qyi_selection_rule rule;
@@ -148,7 +149,22 @@ static inline struct qy_rows qyi_sequence_rows(const struct qy_sequence *seq, ui
                             .offset = qyi_layout_slab_at(l, layer, kv_head),
                             .shift = l->shift,
                             .d = l->head_dim,
-                            .type = l->row_type};
+                            .type = l->row_type,
+                            .n_coded = seq->n_sealed << l->shift,
+                            .codec = qyi_layout_codec(l, layer),
+                            .coded_offset = qyi_layout_home_at(l, layer, kv_head)};
+}
+
+/* The same at their home alone: of sealed blocks. */
+static inline struct qy_rows qyi_home_rows(const struct qy_sequence *seq, uint32_t layer,
+                                           uint32_t kv_head)
+{
+    struct qy_rows rows = qyi_sequence_rows(seq, layer, kv_head);
+
+    rows.blocks = seq->homes;
+    rows.offset = rows.coded_offset;
+    rows.n_coded = UINT32_MAX;
+    return rows;
 }
 
 static inline struct qy_slab qyi_sequence_index(const struct qy_sequence *seq, uint32_t layer,

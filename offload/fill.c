@@ -199,6 +199,43 @@ static enum qy_status fill_device(struct qy_sequence *seq)
     return st == QY_OK ? qyi_tier_send_index(seq, seq->n_tokens >> seq->cache->layout.shift) : st;
 }
 
+/* Coded homes: block by block, as steps would, through a device block that goes home when it is full;
+ * so the index is that of rows as they were before they were coded. */
+static enum qy_status fill_coded(struct qy_sequence *seq, struct fill_job *job, uint32_t n)
+{
+    struct qy_cache *cache = seq->cache;
+    const uint32_t before = seq->n_tokens;
+    enum qy_status st = QY_OK;
+
+    for (uint32_t done = 0; st == QY_OK && done < n; done += job->n) {
+        job->first = before + done;
+        job->n = n - done < cache->layout.block_tokens ? n - done : cache->layout.block_tokens;
+        st = qyi_tier_reserve(seq, job->first >> cache->layout.shift, job->first + job->n);
+        if (st != QY_OK) {
+            break;
+        }
+        qy_team_run(cache->rt->team, fill_slabs, job);
+        st = fill_index(cache, job);
+        seq->n_tokens += job->n;
+        qyi_tier_step_end(seq);
+        if (st == QY_OK) {
+            st = qyi_tier_settle(seq, 1);
+        }
+    }
+    if (st != QY_OK) {
+        (void)!qy_sequence_truncate(seq, before); /* on a dead link nothing helps */
+    }
+    return st;
+}
+
+static void draw_ids(struct qy_sequence *seq, uint32_t n, uint64_t *state)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        seq->ids[seq->n_tokens + i] = (int32_t)(next_random(state) & 0xffff);
+        seq->origins[seq->n_tokens + i] = QY_TOKEN_RANDOM;
+    }
+}
+
 enum qy_status qy_sequence_fill_random(struct qy_sequence *seq, uint32_t n, uint64_t seed)
 {
     struct qy_cache *cache = seq->cache;
@@ -220,12 +257,12 @@ enum qy_status qy_sequence_fill_random(struct qy_sequence *seq, uint32_t n, uint
         job.f32[i] = near_normal(&state);
         job.f16[i] = qy_f16_from_f32(job.f32[i]);
     }
+    draw_ids(seq, n, &state); /* blocks that are sealed as they fill need them before */
+    if (cache->home_layers) {
+        return fill_coded(seq, &job, n);
+    }
     qy_team_run(cache->rt->team, fill_slabs, &job);
     st = fill_index(cache, &job);
-    for (uint32_t i = 0; i < n; i++) {
-        seq->ids[seq->n_tokens + i] = (int32_t)(next_random(&state) & 0xffff);
-        seq->origins[seq->n_tokens + i] = QY_TOKEN_RANDOM;
-    }
     seq->n_tokens += n;
     if (st == QY_OK && cache->tier.present) {
         st = fill_device(seq);

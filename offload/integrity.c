@@ -18,7 +18,10 @@ struct slab_job {
 static uint64_t slab_sum(const struct qyi_layout *l, const uint8_t *block, size_t i)
 {
     if (i < l->n_slabs) {
-        return qy_checksum(block + i * l->slab_bytes, l->slab_bytes, i);
+        const uint32_t layer = (uint32_t)(i / l->n_kv_heads);
+        const size_t at = qyi_layout_home_at(l, layer, (uint32_t)(i % l->n_kv_heads));
+
+        return qy_checksum(block + at, qyi_layout_home_slab(l, layer), i);
     }
     return qy_checksum(block + l->index_at + (i - l->n_slabs) * l->index_slab_bytes,
                        l->index_slab_bytes, i);

@@ -74,7 +74,7 @@ void qyi_trace_plan(const struct qy_cache *cache, const struct qyi_plan_made *ma
         const double values[] = {layer,
                                  made->items,
                                  (double)(made->pull_rows + made->push_rows),
-                                 (double)cache->layout.row_bytes,
+                                 (double)qyi_layout_home_row(&cache->layout, layer),
                                  made->n_pull,
                                  made->n_push,
                                  known ? made->pull_ns : NAN,

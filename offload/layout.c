@@ -35,6 +35,15 @@ static enum qy_status check(const struct qy_kv_shape *s, const struct qy_cache_s
     return QY_OK;
 }
 
+/* What follows rows_bytes of rows. */
+static void place_index(struct qyi_layout *l, size_t rows_bytes)
+{
+    l->index_at = rows_bytes;
+    l->footer_at = l->index_at + l->index_slab_bytes * l->n_slabs;
+    l->block_bytes =
+        aligned(l->footer_at + sizeof(struct qyi_footer) + l->n_sums * sizeof(uint64_t));
+}
+
 enum qy_status qyi_layout_make(const struct qy_kv_shape *shape,
                                const struct qy_cache_settings *settings, size_t index_bytes,
                                struct qyi_layout *layout, struct qy_error *err)
@@ -58,12 +67,52 @@ enum qy_status qyi_layout_make(const struct qy_kv_shape *shape,
     l.row_bytes = qy_row_bytes(l.row_type, l.head_dim);
     l.slab_bytes = aligned(l.row_bytes * l.block_tokens);
     l.index_slab_bytes = aligned(index_bytes);
-    l.index_at = l.slab_bytes * l.n_slabs;
-    l.footer_at = l.index_at + l.index_slab_bytes * l.n_slabs;
     l.n_sums = l.index_slab_bytes > 0 ? 2 * l.n_slabs : l.n_slabs;
-    l.block_bytes = aligned(l.footer_at + sizeof(struct qyi_footer) + l.n_sums * sizeof(uint64_t));
+    l.n_runs = 1;
+    place_index(&l, l.slab_bytes * l.n_slabs);
     *layout = l;
     return QY_OK;
+}
+
+void qyi_layout_code(struct qyi_layout *l, struct qyi_home_layer *layers)
+{
+    size_t at = 0;
+
+    for (uint32_t i = 0; i < l->n_layers; i++) {
+        struct qyi_home_layer *h = &layers[i];
+
+        h->row_bytes = qy_row_codec_bytes(&h->codec);
+        h->slab_bytes = h->row_bytes * l->block_tokens; /* heads without a gap: a run of rows */
+        h->at = at;
+        at = aligned(at + h->slab_bytes * l->n_kv_heads);
+    }
+    l->home = layers;
+    l->n_runs = 0;
+    for (uint32_t i = 0; i < l->n_layers; i = qyi_layout_run(l, i)) {
+        l->n_runs++;
+    }
+    place_index(l, at);
+}
+
+size_t qyi_layout_home_at(const struct qyi_layout *layout, uint32_t layer, uint32_t kv_head)
+{
+    if (!layout->home) {
+        return qyi_layout_slab_at(layout, layer, kv_head);
+    }
+    return layout->home[layer].at + kv_head * layout->home[layer].slab_bytes;
+}
+
+uint32_t qyi_layout_run(const struct qyi_layout *layout, uint32_t layer)
+{
+    const struct qyi_home_layer *h = layout->home;
+    uint32_t end = layer + 1;
+
+    while (h && end < layout->n_layers && h[end].codec.k_bits == h[layer].codec.k_bits &&
+           h[end].codec.v_bits == h[layer].codec.v_bits &&
+           h[end].at == h[end - 1].at + layout->n_kv_heads * h[end - 1].slab_bytes) {
+        end++;
+    }
+    return h ? end : layout->n_layers;
 }
 
 size_t qyi_layout_slab_at(const struct qyi_layout *layout, uint32_t layer, uint32_t kv_head)

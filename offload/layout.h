@@ -3,6 +3,7 @@
  * Where things lie inside a block. Pure functions of the shape; nothing here touches memory.
  *
  *   0          slab (layer 0, head 0) | slab (layer 0, head 1) | ... | slab (last layer, last head)
+ *              rows as the device has them, or coded, with a codec of each layer's own (codec.h)
  *   index_at   index bytes: one slab of index_slab_bytes per slab of rows, in the same order
  *   footer_at  struct qyi_footer, then a 64-bit checksum per slab of rows, and per one of index
  *   block_bytes, a multiple of 64
@@ -12,14 +13,23 @@
 
 #include "offload/offload.h"
 
+/* Rows of one layer in a home. */
+struct qyi_home_layer {
+    struct qy_row_codec codec; /* 16 bits: as on the device */
+    size_t row_bytes, slab_bytes;
+    size_t at; /* of its first slab; the others follow */
+};
+
 struct qyi_layout {
     uint32_t n_layers, n_kv_heads, head_dim;
     uint32_t block_tokens, shift; /* block_tokens = 2^shift */
     enum qy_row_type row_type;
-    uint32_t n_slabs; /* n_layers * n_kv_heads */
-    uint32_t n_sums;  /* checksums: n_slabs, twice as many with an index */
-    size_t row_bytes, slab_bytes;
-    size_t index_slab_bytes; /* 0: no index */
+    uint32_t n_slabs;                  /* n_layers * n_kv_heads */
+    uint32_t n_sums;                   /* checksums: n_slabs, twice as many with an index */
+    size_t row_bytes, slab_bytes;      /* on the device; at home too where home is NULL */
+    const struct qyi_home_layer *home; /* [n_layers] kept; NULL: no layer is coded      */
+    uint32_t n_runs;                   /* of layers, see qyi_layout_run                 */
+    size_t index_slab_bytes;           /* 0: no index */
     size_t index_at, footer_at, block_bytes;
 };
 
@@ -36,8 +46,37 @@ QY_MUST enum qy_status qyi_layout_make(const struct qy_kv_shape *shape,
                                        const struct qy_cache_settings *settings, size_t index_bytes,
                                        struct qyi_layout *layout, struct qy_error *err);
 
+/* Rows at home take the form that the codecs of layers [n_layers] give them; their sizes are written
+ * here. layers is kept. */
+void qyi_layout_code(struct qyi_layout *layout, struct qyi_home_layer *layers);
+
+/* Of rows as the device has them. */
 size_t qyi_layout_slab_at(const struct qyi_layout *layout, uint32_t layer, uint32_t kv_head);
 size_t qyi_layout_index_at(const struct qyi_layout *layout, uint32_t layer, uint32_t kv_head);
+/* Of rows at home. */
+size_t qyi_layout_home_at(const struct qyi_layout *layout, uint32_t layer, uint32_t kv_head);
+static inline size_t qyi_layout_home_slab(const struct qyi_layout *layout, uint32_t layer)
+{
+    return layout->home ? layout->home[layer].slab_bytes : layout->slab_bytes;
+}
+static inline size_t qyi_layout_home_row(const struct qyi_layout *layout, uint32_t layer)
+{
+    return layout->home ? layout->home[layer].row_bytes : layout->row_bytes;
+}
+/* NULL: rows at home are as on the device, in all layers. */
+static inline const struct qy_row_codec *qyi_layout_codec(const struct qyi_layout *layout,
+                                                          uint32_t layer)
+{
+    return layout->home ? &layout->home[layer].codec : NULL;
+}
+/* Bytes of all rows of a block at home. */
+static inline size_t qyi_layout_home_rows(const struct qyi_layout *layout)
+{
+    return layout->index_at;
+}
+/* Layers from `layer` on whose rows one copy can move: they have one codec, and follow each other in
+ * both places. Returns the end. */
+uint32_t qyi_layout_run(const struct qyi_layout *layout, uint32_t layer);
 /* Blocks that n_tokens take. */
 uint64_t qyi_layout_blocks(const struct qyi_layout *layout, uint64_t n_tokens);
 

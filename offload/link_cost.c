@@ -15,6 +15,8 @@
  * n grows until its bytes take so long that the clock and the waking of threads count for little.
  * Each is the least of RUNS, over other rows each time: others use the machine too.
  *
+ * Where rows at home are coded, gathers and attention decode them, and b is of a coded row.
+ *
  * Attention over lists of rows: home rows for a push, slots for a pull. Two lengths give what an
  * item takes and what a row takes. Items share the device's threads, so these are shares of the time
  * of them all. differs: a push also merges its partial; that is a few hundred nanoseconds.
@@ -60,6 +62,12 @@ struct trial {
     uint32_t seed;
 };
 
+/* Bytes of a row at home. */
+static size_t home_row_bytes(const struct qyi_link_shape *s)
+{
+    return s->codec ? qy_row_codec_bytes(s->codec) : qy_row_bytes(s->row_type, s->d);
+}
+
 static uint32_t draw(struct trial *t, uint32_t below)
 {
     t->seed = t->seed * 1664525 + 1013904223;
@@ -89,15 +97,16 @@ static enum qy_status trial_open(struct trial *t, struct qy_error *err)
     while (t->length > MIN_LENGTH && ITEMS * t->length * row_bytes > attend_bytes) {
         t->length /= 2;
     }
-    const size_t scratch = qy_device_attend_scratch(t->dev, ITEMS, t->length, s->group, s->d);
+    const size_t scratch = qy_device_attend_scratch(t->dev, ITEMS, t->length, s->group, s->d) +
+                           (s->codec ? qy_device_attend_coded_scratch(t->dev, s->d) : 0);
     t->n_slots = MAX_ROWS;
     while (t->n_slots > 2 * WIDE && t->n_slots * row_bytes > slot_bytes) {
         t->n_slots /= 2;
     }
-    t->n_home = (uint32_t)(home_bytes / row_bytes);
+    t->n_home = (uint32_t)(home_bytes / home_row_bytes(s));
     t->n_home = t->n_home > t->n_slots ? t->n_home : t->n_slots;
     const size_t n_ids = t->n_slots > ITEMS * t->length ? t->n_slots : ITEMS * t->length;
-    t->home = qy_alloc_zero(t->mem, t->n_home * row_bytes);
+    t->home = qy_alloc_zero(t->mem, t->n_home * home_row_bytes(s));
     t->ids = qy_alloc_zero(t->mem, n_ids * sizeof(*t->ids));
     t->slots = qy_alloc_zero(t->mem, n_ids * sizeof(*t->slots));
     t->q = qy_alloc_zero(t->mem, heads_d * sizeof(*t->q));
@@ -127,11 +136,20 @@ static int goes_on(const struct trial *t, int run)
 static enum qy_status run_gather(struct trial *t, uint32_t n, uint32_t wide, double *ns)
 {
     const struct qyi_link_shape *s = t->shape;
-    const struct qy_gather_item item = {
-        .rows = {.blocks = &t->home, .shift = 31, .d = s->d * wide, .type = s->row_type},
-        .ids = t->ids,
-        .slots = t->slots,
-        .n = n};
+    struct qy_row_codec codec = {0};
+    if (s->codec) {
+        codec = *s->codec;
+        codec.d *= wide;
+    }
+    const struct qy_gather_item item = {.rows = {.blocks = &t->home,
+                                                 .shift = 31,
+                                                 .d = s->d * wide,
+                                                 .type = s->row_type,
+                                                 .n_coded = UINT32_MAX,
+                                                 .codec = s->codec ? &codec : NULL},
+                                        .ids = t->ids,
+                                        .slots = t->slots,
+                                        .n = n};
     const uint32_t first = draw(t, n);
 
     for (uint32_t i = 0; i < n; i++) {
@@ -173,7 +191,7 @@ static double each_of(double few_ns, double many_ns, double few, double many)
 
 static enum qy_status measure_link(struct trial *t, struct qyi_plan_costs *costs)
 {
-    const double b = (double)qy_row_bytes(t->shape->row_type, t->shape->d);
+    const double b = (double)home_row_bytes(t->shape);
     uint32_t n = WIDE;
     double one = 0.0;
     double rows = 0.0;
@@ -207,14 +225,18 @@ static enum qy_status time_attend(struct trial *t, uint8_t *base, uint32_t n_row
     struct qy_attend_item items[ITEMS];
 
     for (uint32_t i = 0; i < ITEMS; i++) {
-        items[i] = (struct qy_attend_item){
-            .q = t->q,
-            .rows = {.blocks = &base, .shift = 31, .d = s->d, .type = s->row_type},
-            .ids = t->ids + (size_t)i * n,
-            .n = n,
-            .group = s->group,
-            .out = t->out + i * (heads_d + s->group),
-            .lse = t->out + i * (heads_d + s->group) + heads_d};
+        items[i] = (struct qy_attend_item){.q = t->q,
+                                           .rows = {.blocks = &base,
+                                                    .shift = 31,
+                                                    .d = s->d,
+                                                    .type = s->row_type,
+                                                    .n_coded = UINT32_MAX,
+                                                    .codec = base == t->home ? s->codec : NULL},
+                                           .ids = t->ids + (size_t)i * n,
+                                           .n = n,
+                                           .group = s->group,
+                                           .out = t->out + i * (heads_d + s->group),
+                                           .lse = t->out + i * (heads_d + s->group) + heads_d};
     }
     for (int run = 0; goes_on(t, run); run++) {
         for (uint32_t i = 0; i < ITEMS * n; i++) {

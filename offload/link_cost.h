@@ -7,7 +7,8 @@
 
 struct qyi_link_shape {
     enum qy_row_type row_type;
-    uint32_t d, group; /* head dimension, query heads per KV head */
+    uint32_t d, group;                /* head dimension, query heads per KV head    */
+    const struct qy_row_codec *codec; /* of home rows; NULL: they are as on the device */
 };
 
 /* Writes all costs but `reuse` and `shared_threads`, which are left as they are; none on failure.

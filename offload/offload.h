@@ -9,9 +9,9 @@
  *   qy_step_attend     for each layer: q, k, v in, attention out
  *   qy_step_end        lengths advance, full blocks are sealed     (or qy_step_abort)
  *
- * Layout of a block: [layer][kv_head] slabs of [token][2][d] rows, then [layer][kv_head] slabs of
- * the policy's index bytes, then a footer: id, generation, chain hash of the token ids, XXH3 of
- * each slab of either kind. Sealed blocks do not change any more.
+ * Layout of a block: [layer][kv_head] slabs of [token][2][d] rows (coded, where cache.home_codec says
+ * so), then [layer][kv_head] slabs of the policy's index bytes, then a footer: id, generation, chain
+ * hash of the token ids, XXH3 of each slab of either kind. Sealed blocks do not change any more.
  */
 #ifndef QY_OFFLOAD_H
 #define QY_OFFLOAD_H
@@ -37,6 +37,8 @@ enum qy_plan_mode {
     QY_PLAN_PUSH      /* where they are: the query goes there, a partial comes back */
 };
 enum { QY_MICRO_BATCHES = 3 }; /* at most */
+/* cache.home_group: elements of a coded row that share a low and a step. */
+enum qy_home_group { QY_HOME_GROUP_32 = 0, QY_HOME_GROUP_64 };
 
 struct qy_cache_settings {
     int64_t block_tokens; /* a power of two, 8..4096 */
@@ -51,6 +53,9 @@ struct qy_cache_settings {
     int64_t copy_timeout_ms; /* a copy between home and device that takes longer has failed */
     int64_t
         verify_steps; /* qy_sequence_check_step: a sequence's blocks once in so many; 0: never */
+    /* The form of full blocks' rows at home, see offload/codec.h; "" is f16. */
+    char home_codec[QY_SETTING_TEXT_BYTES];
+    int home_group; /* enum qy_home_group */
 };
 extern const struct qy_setting qy_cache_setting_rows[];
 extern const size_t qy_cache_setting_count;
@@ -237,6 +242,8 @@ struct qy_cache_stats {
     uint64_t device_bytes, host_bytes, index_bytes; /* KV in use now, by tier: on a unified
                                                        device everything is host            */
     uint64_t reserved_bytes; /* the pool                                        */
+    /* Rows of one token, of all layers and KV heads: on the device, and at home (cache.home_codec). */
+    uint64_t token_bytes, home_token_bytes;
     uint32_t blocks_used, blocks_total;
     uint32_t sequences;
     /* Of a discrete device; else 0. Rows of lists that may or may not be on the device (not those of
@@ -268,6 +275,8 @@ struct qy_cache_plan {
     double pulls_ns, pushes_ns; /* that all of them were expected to take */
 };
 void qy_cache_plan(const struct qy_cache *cache, struct qy_cache_plan *plan);
+/* The form of rows at home (cache.home_codec), as it was asked for; lives as long as the cache. */
+const char *qy_cache_home_codec(const struct qy_cache *cache);
 /* What choosing costs on this machine, per (sequence, KV head) with all threads at work, and from
  * what length on it pays. Measured at open when retrieval.min_tokens is -1 and the policy asks for
  * it (caps.skip_short). */

@@ -29,6 +29,9 @@ static size_t arena_bytes(const struct qy_cache *cache)
     if (!qy_device_caps(cache->dev)->unified) {
         most += qyi_tier_pass_scratch(cache);
     }
+    if (cache->home_layers) { /* pushes attend to coded rows */
+        most += qy_device_attend_coded_scratch(cache->dev, d);
+    }
     if (cache->audit.rate > 0.0) {
         most = larger(most, qy_audit_scratch(cache->dev, items, cache->group, p->max_tokens));
     }

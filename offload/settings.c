@@ -77,6 +77,25 @@ const struct qy_setting qy_cache_setting_rows[] = {
         .offset = offsetof(struct qy_cache_settings, eviction),
     },
     {
+        .name = "cache.home_codec",
+        .type = QY_SETTING_TEXT,
+        .initial = "f16",
+        .help =
+            "form of full blocks' rows at the home of a discrete device, decoded where they "
+            "are read: f16, 8bit, 4bit, k<bits>v<bits> of 16, 8 and 4, kivi or kvtuner; and for "
+            "some layers, as in 8bit+0-1:f16+20:k8v4",
+        .offset = offsetof(struct qy_cache_settings, home_codec),
+    },
+    {
+        .name = "cache.home_group",
+        .type = QY_SETTING_CHOICE,
+        .initial = "32",
+        .choices = "32|64",
+        .unit = "elements",
+        .help = "elements of a coded row that share a scale (f16) and a least value (f16)",
+        .offset = offsetof(struct qy_cache_settings, home_group),
+    },
+    {
         .name = "plan.mode",
         .type = QY_SETTING_CHOICE,
         .initial = "pull",

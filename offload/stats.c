@@ -70,6 +70,16 @@ static void tier_stats(const struct qy_cache *cache, struct qy_cache_stats *stat
                                    t->plan.stage_bytes + t->plan.map_bytes + t->plan.scratch_bytes;
 }
 
+static uint64_t home_token_bytes(const struct qyi_layout *l)
+{
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i < l->n_layers; i++) {
+        bytes += l->n_kv_heads * qyi_layout_home_row(l, i);
+    }
+    return bytes;
+}
+
 void qy_cache_stats(const struct qy_cache *cache, struct qy_cache_stats *stats)
 {
     const struct qyi_layout *l = &cache->layout;
@@ -87,6 +97,8 @@ void qy_cache_stats(const struct qy_cache *cache, struct qy_cache_stats *stats)
         .dense_read_bytes = cache->counts.dense_read_bytes,
         .host_bytes = (uint64_t)used * l->block_bytes - index,
         .index_bytes = index,
+        .token_bytes = l->row_bytes * l->n_slabs,
+        .home_token_bytes = home_token_bytes(l),
         .reserved_bytes = (uint64_t)total * qy_pool_block_bytes(cache->home.pool),
         .blocks_used = used,
         .blocks_total = total,
@@ -105,11 +117,12 @@ void qy_cache_layer_stats(const struct qy_cache *cache, uint32_t layer,
     if (cache->tier.present && layer < cache->layout.n_layers) {
         const struct qyi_tier_counts *c = &cache->tier.layers[layer];
 
-        *stats = (struct qy_layer_stats){.rows_asked = c->asked,
-                                         .rows_found = c->found,
-                                         .rows_pulled = c->pulled,
-                                         .rows_pushed = c->pushed,
-                                         .pulled_bytes = c->pulled * cache->layout.row_bytes};
+        *stats = (struct qy_layer_stats){
+            .rows_asked = c->asked,
+            .rows_found = c->found,
+            .rows_pulled = c->pulled,
+            .rows_pushed = c->pushed,
+            .pulled_bytes = c->pulled * qyi_layout_home_row(&cache->layout, layer)};
     }
 }
 
@@ -118,15 +131,16 @@ void qy_cache_plan(const struct qy_cache *cache, struct qy_cache_plan *plan)
     const struct qyi_plan_costs *costs = &cache->tier.push.params.costs;
     const struct qyi_plan_made *made = &cache->tier.plans;
 
-    *plan = (struct qy_cache_plan){.mode = (enum qy_plan_mode)cache->params.settings.plan_mode,
-                                   .measured = qyi_plan_measured(cache),
-                                   .row_bytes = (uint32_t)cache->layout.row_bytes,
-                                   .plans = made->plans,
-                                   .items = made->items,
-                                   .items_pulled = made->n_pull,
-                                   .items_pushed = made->n_push,
-                                   .rows_pulled = made->pull_rows,
-                                   .rows_pushed = made->push_rows};
+    *plan = (struct qy_cache_plan){
+        .mode = (enum qy_plan_mode)cache->params.settings.plan_mode,
+        .measured = qyi_plan_measured(cache),
+        .row_bytes = (uint32_t)qyi_layout_home_row(&cache->layout, cache->layout.n_layers / 2),
+        .plans = made->plans,
+        .items = made->items,
+        .items_pulled = made->n_pull,
+        .items_pushed = made->n_push,
+        .rows_pulled = made->pull_rows,
+        .rows_pushed = made->push_rows};
     if (plan->measured) {
         plan->link_byte_ns = costs->link_byte_ns;
         plan->link_copy_ns = costs->link_copy_ns;
@@ -162,6 +176,13 @@ void qy_cache_stats_reset(struct qy_cache *cache)
     }
     cache->counts = (struct qyi_counts){0};
     memset(cache->stage_ns, 0, sizeof(cache->stage_ns));
+}
+
+const char *qy_cache_home_codec(const struct qy_cache *cache)
+{
+    const char *text = cache->params.settings.home_codec;
+
+    return *text == '\0' ? "f16" : text;
 }
 
 void qy_cache_cost(const struct qy_cache *cache, struct qy_cache_cost *cost)

@@ -160,6 +160,7 @@ static struct qy_rows whole_rows(const struct qy_cache *cache, const struct qy_s
 
     if (cache->tier.present) {
         rows.blocks = seq->device;
+        rows.codec = NULL; /* which those at home have */
     }
     return rows;
 }

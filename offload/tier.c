@@ -89,7 +89,10 @@ static uint64_t keep_window(const struct qy_cache *cache, struct qyi_tier_plan *
     const uint64_t keep = 1 + qyi_layout_blocks(l, (uint64_t)cache->params.settings.window);
 
     set_counts(cache, 2 * (uint64_t)slots, keep, plan);
-    const int fits = given == 0 || plan_bytes(plan) <= given;
+    int fits = given == 0 || plan_bytes(plan) <= given;
+    if (cache->cuts_lists && cache->home_layers) {
+        fits = 0; /* what is coded must not depend on the room that there is */
+    }
     set_counts(cache, slots, fits ? keep : 1, plan);
     return fits ? keep : 1;
 }
@@ -166,8 +169,8 @@ static int open_lists(struct qy_cache *cache)
     t->n_taken = qy_alloc_zero(mem, items * sizeof(*t->n_taken));
     t->layers = qy_alloc_zero(mem, cache->layout.n_layers * sizeof(*t->layers));
     t->slice_status = qy_alloc_zero(mem, cache->params.max_sequences * sizeof(*t->slice_status));
-    t->copies = qy_alloc_zero(mem, (size_t)2 * cache->max_blocks * cache->params.max_sequences *
-                                       sizeof(*t->copies));
+    t->copies = qy_alloc_zero(mem, (size_t)(cache->layout.n_runs + 1) * cache->max_blocks *
+                                       cache->params.max_sequences * sizeof(*t->copies));
     t->pass_copies =
         qy_alloc_zero(mem, (size_t)QYI_STAGES * t->plan.segment_blocks * sizeof(*t->pass_copies));
     t->pass_blocks =

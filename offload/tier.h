@@ -86,7 +86,7 @@ struct qyi_tier {
     enum qy_status *slice_status; /* [max_sequences] */
     uint64_t *stamps; /* [slots] what lies in each; NULL but in debug builds, see tier_check.c */
     struct qyi_fetch fetches[QY_MICRO_BATCHES];
-    struct qy_copy_item *copies;      /* [max_sequences][2 * max_blocks]: blocks on their way */
+    struct qy_copy_item *copies;      /* [max_sequences][(n_runs + 1) * max_blocks]: blocks' way */
     struct qy_copy_item *pass_copies; /* [QYI_STAGES][segment_blocks]                         */
     uint8_t **pass_blocks;            /* [QYI_STAGES][max_blocks]: segments' tables */
     struct qyi_tier_counts counts;

@@ -11,7 +11,7 @@ static struct qy_copy_item *copies_of(struct qy_sequence *seq)
 {
     struct qy_cache *cache = seq->cache;
 
-    return cache->tier.copies + (size_t)2 * cache->max_blocks * seq->slot;
+    return cache->tier.copies + (size_t)(cache->layout.n_runs + 1) * cache->max_blocks * seq->slot;
 }
 
 static struct qy_copy_item index_home(const struct qy_sequence *seq, uint32_t b)
@@ -21,6 +21,27 @@ static struct qy_copy_item index_home(const struct qy_sequence *seq, uint32_t b)
     return (struct qy_copy_item){.from = seq->index[b],
                                  .to = seq->homes[b] + l->index_at,
                                  .bytes = l->n_slabs * l->index_slab_bytes};
+}
+
+/* Copies of the rows of a block: from the device to its home, or back. Returns how many. */
+static uint32_t rows_of(const struct qy_sequence *seq, uint32_t b, int to_home,
+                        struct qy_copy_item *items)
+{
+    const struct qyi_layout *l = &seq->cache->layout;
+    uint32_t n = 0;
+
+    for (uint32_t layer = 0, end; layer < l->n_layers; layer = end) {
+        end = qyi_layout_run(l, layer);
+        uint8_t *home = seq->homes[b] + qyi_layout_home_at(l, layer, 0);
+        uint8_t *device = seq->device[b] + qyi_layout_slab_at(l, layer, 0);
+
+        items[n++] = (struct qy_copy_item){.from = to_home ? device : home,
+                                           .to = to_home ? home : device,
+                                           .bytes = (size_t)(end - layer) * l->n_kv_heads *
+                                                    qyi_layout_home_slab(l, layer),
+                                           .codec = qyi_layout_codec(l, layer)};
+    }
+    return n;
 }
 
 /* Queues blocks n_sent .. full - 1: rows where rows != 0, and index bytes. */
@@ -37,9 +58,7 @@ static enum qy_status send(struct qy_sequence *seq, uint32_t full, int rows)
     enum qy_status st = qyi_tier_settle(seq, 1); /* the list of copies is free again */
     for (uint32_t b = seq->n_sent; st == QY_OK && b < full; b++) {
         if (rows) {
-            items[n++] = (struct qy_copy_item){.from = seq->device[b],
-                                               .to = seq->homes[b],
-                                               .bytes = (size_t)l->n_slabs * l->slab_bytes};
+            n += rows_of(seq, b, 1, items + n);
         }
         if (l->index_slab_bytes > 0) {
             items[n++] = index_home(seq, b);
@@ -81,10 +100,13 @@ enum qy_status qyi_tier_give_up(struct qy_cache *cache)
 
 void qyi_tier_step_end(struct qy_sequence *seq)
 {
+    /* From here on the block's rows are those that come back from its home. Where the same answer is
+     * wanted, when it got there must not show. */
+    const int wait = seq->cache->cuts_lists && seq->cache->home_layers != NULL;
     enum qy_status st = send_home(seq);
 
     if (st == QY_OK) {
-        st = qyi_tier_settle(seq, 0);
+        st = qyi_tier_settle(seq, wait);
     }
     if (st != QY_OK) {
         (void)!qyi_tier_give_up(seq->cache); /* a step that lacks the room says so */
@@ -149,6 +171,9 @@ enum qy_status qyi_tier_forget(struct qy_sequence *seq, uint32_t n_tokens)
         }
     }
     seq->n_sent = seq->n_sent < full ? seq->n_sent : full;
+    if (cache->home_layers) { /* rows of the block that is cut are coded again, and may change */
+        n_tokens = full << cache->layout.shift;
+    }
     for (uint32_t layer = 0; t->residency && layer < cache->layout.n_layers; layer++) {
         qyi_residency_forget(t->residency, qyi_sequence_set(seq, layer), n_tokens);
     }
@@ -166,15 +191,6 @@ static enum qy_status copy_now(struct qy_cache *cache, const struct qy_copy_item
     return st;
 }
 
-/* Rows of a block, from its home. */
-static struct qy_copy_item rows_of(const struct qy_sequence *seq, uint32_t b)
-{
-    const struct qyi_layout *l = &seq->cache->layout;
-
-    return (struct qy_copy_item){
-        .from = seq->homes[b], .to = seq->device[b], .bytes = (size_t)l->n_slabs * l->slab_bytes};
-}
-
 enum qy_status qyi_tier_bring(struct qy_sequence *seq)
 {
     struct qy_cache *cache = seq->cache;
@@ -189,7 +205,7 @@ enum qy_status qyi_tier_bring(struct qy_sequence *seq)
     }
     for (uint32_t b = from; b < seq->n_blocks; b++) {
         if (b < old_from) {
-            items[n++] = rows_of(seq, b);
+            n += rows_of(seq, b, 0, items + n);
         }
         seq->addresses[b] = b < seq->n_sealed ? seq->homes[b] : seq->device[b];
     }
@@ -211,13 +227,16 @@ enum qy_status qyi_tier_copy(struct qy_sequence *dst, const struct qy_sequence *
     dst->device_from = kept_from(dst);
     enum qy_status st = qyi_tier_reserve(dst, dst->device_from, dst->n_tokens);
     for (uint32_t b = dst->device_from; st == QY_OK && b < dst->n_blocks; b++) {
-        items[n] = rows_of(dst, b);
-        if (b >= full) { /* the open block is not home yet */
-            items[n].from = src->device[b];
+        if (src->device[b] != NULL) { /* as it is there, and the open block is nowhere else */
+            items[n++] = (struct qy_copy_item){.from = src->device[b],
+                                               .to = dst->device[b],
+                                               .bytes = (size_t)l->n_slabs * l->slab_bytes};
         } else {
+            n += rows_of(dst, b, 0, items + n);
+        }
+        if (b < full) {
             dst->addresses[b] = dst->homes[b];
         }
-        n++;
     }
     for (uint32_t b = 0; st == QY_OK && b < dst->n_blocks && l->index_slab_bytes > 0; b++) {
         items[n++] = (struct qy_copy_item){

@@ -80,9 +80,10 @@ static enum qy_status bring(struct pass *p, struct segment *s)
         const uint32_t b = (s->begin >> l->shift) + i;
 
         s->table[b] = to + i * part;
-        items[i] = (struct qy_copy_item){.from = seq->homes[b] + qyi_layout_slab_at(l, p->layer, 0),
+        items[i] = (struct qy_copy_item){.from = seq->homes[b] + qyi_layout_home_at(l, p->layer, 0),
                                          .to = s->table[b],
-                                         .bytes = part};
+                                         .bytes = l->n_kv_heads * qyi_layout_home_slab(l, p->layer),
+                                         .codec = qyi_layout_codec(l, p->layer)};
     }
     const enum qy_status st = qy_stream_copy(t->in, items, s->n_staged);
     if (st == QY_OK) {

@@ -42,7 +42,11 @@ enum qy_status qyi_push_open(struct qy_cache *cache, struct qy_error *err)
     const enum qy_plan_mode mode = (enum qy_plan_mode)cache->params.settings.plan_mode;
     struct qyi_push *p = &cache->tier.push;
     const struct qyi_link_shape shape = {
-        .row_type = cache->layout.row_type, .d = cache->layout.head_dim, .group = cache->group};
+        .row_type = cache->layout.row_type,
+        .d = cache->layout.head_dim,
+        .group = cache->group,
+        /* chosen: of the middle layer; the others' rows are longer or shorter by little */
+        .codec = qyi_layout_codec(&cache->layout, cache->layout.n_layers / 2)};
 
     if (mode == QY_PLAN_PULL || !cache->tier.residency) {
         return QY_OK;
@@ -52,7 +56,7 @@ enum qy_status qyi_push_open(struct qy_cache *cache, struct qy_error *err)
         /* chosen: of twenty rows nineteen are found where slots hold four times a step's rows (bench
          * residency). A high guess is soon put right by what is pulled, a low one never. */
         .costs = {.reuse = 19.0, .shared_threads = 1},
-        .row_bytes = (uint32_t)cache->layout.row_bytes,
+        .row_bytes = (uint32_t)qyi_layout_home_row(&cache->layout, cache->layout.n_layers / 2),
         .query_bytes = (uint32_t)((2 * query_floats(cache) + cache->group) * sizeof(float))};
     if (open_lists(cache)) {
         return qy_error_set(err, QY_ERR_NOMEM, "cache: out of memory for the lists of pushes");
@@ -127,6 +131,7 @@ void qyi_push_plan(struct qy_cache *cache, uint32_t layer)
             t->push.items[i].n_miss = 0; /* what is pushed with others is not all home yet */
         }
     }
+    t->push.params.row_bytes = (uint32_t)qyi_layout_home_row(&cache->layout, layer);
     qyi_plan_layer(&t->push.params, t->push.items + first, n, &choice);
     t->push.pull_ns = choice.pull_ns;
     t->push.push_ns = choice.push_ns;
@@ -185,13 +190,12 @@ static uint32_t home_items(struct qy_cache *cache, uint32_t layer, struct qy_cop
                 continue;
             }
             *item = (struct qy_attend_item){.q = t->push.q + place * query_floats(cache),
-                                            .rows = qyi_sequence_rows(seq, layer, h),
+                                            .rows = qyi_home_rows(seq, layer, h),
                                             .ids = t->pull_ids + place * cache->ids_capacity,
                                             .n = t->push.n_rows[place],
                                             .group = cache->group,
                                             .out = t->push.out + place * query_floats(cache),
                                             .lse = t->push.lse + place * cache->group};
-            item->rows.blocks = seq->homes;
             answers[2 * n] =
                 (struct qy_copy_item){.from = item->out,
                                       .to = qyi_part_out(cache, place, QYI_PART_PUSHED),

@@ -217,13 +217,13 @@ static enum qy_status start_pulls(struct qy_cache *cache, uint32_t layer)
             if (t->n_taken[place] == 0) {
                 continue;
             }
-            gathers[n] = (struct qy_gather_item){.rows = qyi_sequence_rows(seq, layer, h),
+            gathers[n] = (struct qy_gather_item){.rows = qyi_home_rows(seq, layer, h),
                                                  .ids = t->pull_ids + list_at(cache, place),
                                                  .slots = t->pull_slots + list_at(cache, place),
                                                  .n = t->n_taken[place],
                                                  .stamp = qyi_tier_stamp(seq, layer, h),
                                                  .stamps = t->stamps};
-            gathers[n++].rows.blocks = seq->homes;
+            n++;
         }
     }
     if (n == 0) {

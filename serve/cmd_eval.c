@@ -83,6 +83,7 @@ static void common_json(const struct qyi_eval *eval, struct qyi_eval_result *res
     cJSON_AddNumberToObject(object, "attended", qyi_attended(stats));
     cJSON_AddNumberToObject(object, "attended_sparse", qyi_attended_sparse(stats));
     qyi_audit_json(eval->engine.cache, qy_model_info(eval->engine.model)->n_layers, object);
+    qyi_home_json(eval->engine.cache, stats, object);
     cJSON_AddNumberToObject(object, "read_bytes", (double)stats->read_bytes);
     cJSON_AddNumberToObject(object, "index_read_bytes", (double)stats->index_read_bytes);
     cJSON_AddNumberToObject(object, "dense_read_bytes", (double)stats->dense_read_bytes);

@@ -112,6 +112,27 @@ static void print_moved(const struct qy_cache_stats *c, FILE *out)
             qy_format_size(c->device_reserved_bytes, d, sizeof d));
 }
 
+void qyi_home_json(const struct qy_cache *cache, const struct qy_cache_stats *stats, cJSON *object)
+{
+    cJSON_AddStringToObject(object, "home_codec", qy_cache_home_codec(cache));
+    cJSON_AddNumberToObject(object, "home_token_bytes", (double)stats->home_token_bytes);
+    cJSON_AddNumberToObject(object, "token_bytes", (double)stats->token_bytes);
+}
+
+/* The form of rows at home, where it is not the device's. */
+static void print_home(const struct qyi_cache_report *report, FILE *out)
+{
+    const struct qy_cache_stats *c = report->stats;
+    char a[32], b[32];
+    if (c->home_token_bytes != c->token_bytes) {
+        fprintf(out, "  home          rows as '%s', %s a token, %.2f of the device's %s\n",
+                qy_cache_home_codec(report->cache),
+                qy_format_size(c->home_token_bytes, a, sizeof a),
+                (double)c->home_token_bytes / (double)c->token_bytes,
+                qy_format_size(c->token_bytes, b, sizeof b));
+    }
+}
+
 void qyi_cache_report_print(const struct qyi_cache_report *report, FILE *out)
 {
     const struct qy_cache_stats *c = report->stats;
@@ -129,6 +150,7 @@ void qyi_cache_report_print(const struct qyi_cache_report *report, FILE *out)
             qy_format_size(c->index_read_bytes, d, sizeof d),
             qy_format_size(c->dense_read_bytes, b, sizeof b));
     print_moved(c, out);
+    print_home(report, out);
     print_audit(report, out);
 }
 
@@ -141,6 +163,7 @@ void qyi_cache_report_json(const struct qyi_cache_report *report, cJSON *object)
     cJSON_AddNumberToObject(bytes, "index", (double)c->index_bytes);
     cJSON_AddNumberToObject(bytes, "remote", 0);
     cJSON_AddNumberToObject(bytes, "disk", 0);
+    qyi_home_json(report->cache, c, object);
     cJSON *moved = cJSON_AddObjectToObject(object, "bytes");
     cJSON_AddNumberToObject(moved, "h2d", (double)c->to_device_bytes);
     cJSON_AddNumberToObject(moved, "d2h", (double)c->to_host_bytes);

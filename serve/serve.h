@@ -217,6 +217,8 @@ double qyi_attended_sparse(const struct qy_cache_stats *stats);
 struct qy_audit_sums qyi_audit_total(const struct qy_cache *cache, uint32_t n_layers);
 /* Adds recall and mass (null when nothing was audited), and audit: what it cost, layer by layer. */
 void qyi_audit_json(const struct qy_cache *cache, uint32_t n_layers, cJSON *object);
+/* Adds the form of rows at home, and their bytes. */
+void qyi_home_json(const struct qy_cache *cache, const struct qy_cache_stats *stats, cJSON *object);
 /* What a cache did: the part of a report that needs no model. Members are borrowed. */
 struct qyi_cache_report {
     const struct qy_cache *cache;

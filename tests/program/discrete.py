@@ -91,6 +91,27 @@ class Discrete(Case):
         self.assertGreater(out["rows_pulled"] + out["rows_pushed"], 0)
 
 
+    def test_rows_at_home_may_be_coded(self):
+        base = ("--policy", "exact", "--budget", "24", "--device", "host-discrete:8M")
+        plain = self.generate(*base)
+        self.assertEqual(plain["home_codec"], "f16")
+        self.assertEqual(plain["home_token_bytes"], plain["token_bytes"])
+        for codec in ("4bit", "kvtuner", "8bit+0:f16"):
+            have = self.generate(*base, "--set", "cache.home_codec=" + codec)
+            self.assertEqual(have["home_codec"], codec)
+            self.assertLess(have["home_token_bytes"], plain["home_token_bytes"])
+            self.assertLess(have["bytes"]["d2h"], plain["bytes"]["d2h"])
+            self.assertEqual(len(have["tokens"]), len(plain["tokens"]))
+        out = self.json("eval", "ppl", "-m", tiny(), "-f", write("t.txt", TEXT), "--ctx", "200", "--count",
+                        "8", *base, "--set", "cache.home_codec=k8v4", *SMALL)
+        self.assertEqual(out["home_codec"], "k8v4")
+        self.assertLess(out["home_token_bytes"], out["token_bytes"])
+        self.refused(2, r"'cache.home_codec': '9bit' is no form; accepted are f16, 8bit", "generate", "-m",
+                     tiny(), "-f", write("t.txt", TEXT), *base, "--set", "cache.home_codec=9bit", *SMALL)
+        self.refused(2, r"'cache.home_codec': '4bit'; device .* or open a discrete device", "generate",
+                     "-m", tiny(), "-f", write("t.txt", TEXT), "--set", "cache.home_codec=4bit", *SMALL)
+
+
 if __name__ == "__main__":
     ENV["QY_MODEL_FILE"] = ""
     tests = unittest.defaultTestLoader.loadTestsFromTestCase(Discrete)

@@ -3,6 +3,7 @@
 #include "tests/unit/offload/rig.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -52,6 +53,12 @@ void rig_prepare(struct rig *rig, const struct rig_options *o)
         .max_tokens = or_default(o->max_tokens, 512),
         .max_step_tokens = or_default(o->max_step_tokens, 512),
         .total_tokens = o->total_tokens};
+    snprintf(rig->params.settings.home_codec, sizeof(rig->params.settings.home_codec), "%s",
+             o->home_codec ? o->home_codec : "f16");
+    rig->even = o->even;
+    if (o->even) {
+        rig->params.rope.dim = 0;
+    }
 }
 
 void rig_open(struct rig *rig, const struct rig_options *options)
@@ -102,6 +109,16 @@ void rig_qkv(uint32_t stream, uint32_t layer, uint32_t token, float *row)
     }
 }
 
+/* Keys and values become one of 16 levels, of which each group of 32 has the first and the last. */
+static void make_even(float *row)
+{
+    for (int i = RIG_K_AT; i < RIG_STRIDE; i++) {
+        const float level = i % 32 < 2 ? (float)(i % 32) * 15.0F : rintf((row[i] + 1.5F) * 5.0F);
+
+        row[i] = level * 0.25F - 2.0F;
+    }
+}
+
 /* One layer of all feeds: gathers q, k, v, attends, spreads the outputs. */
 static void step_layer(struct rig *rig, const struct rig_feed *feeds, uint32_t n_feeds,
                        uint32_t layer)
@@ -119,6 +136,9 @@ static void step_layer(struct rig *rig, const struct rig_feed *feeds, uint32_t n
         for (uint32_t t = 0; t < feeds[i].n; t++, row++) {
             rig_qkv(feeds[i].stream, layer, qy_sequence_tokens(feeds[i].seq) + t,
                     qkv + (size_t)row * RIG_STRIDE);
+            if (rig->even) {
+                make_even(qkv + (size_t)row * RIG_STRIDE);
+            }
         }
     }
     const struct qy_qkv args = {

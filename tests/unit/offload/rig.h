@@ -45,13 +45,16 @@ struct rig_options {
     enum qy_plan_mode plan;   /* auto */
     uint32_t micro_batches;   /* 1 */
     uint32_t copy_timeout_ms; /* 10000 */
-    const char *cpu;          /* auto: a kernel set, which the machine must have */
+    const char *home_codec;   /* f16 */
+    int even;        /* no RoPE, and keys and values on 16 levels that a 4-bit code has exactly */
+    const char *cpu; /* auto: a kernel set, which the machine must have */
 };
 
 struct rig {
     struct qy_runtime rt;
     struct qy_device *dev;
     float inv_freq[RIG_D / 2];
+    int even;
     struct qy_cache_params params;
     struct qy_cache *cache;
 };

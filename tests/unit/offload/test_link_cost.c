@@ -13,7 +13,7 @@ struct bed {
     struct qy_device *dev;
 };
 
-static const struct qyi_link_shape f16_64 = {QY_ROW_F16, 64, 3};
+static const struct qyi_link_shape f16_64 = {.row_type = QY_ROW_F16, .d = 64, .group = 3};
 
 static void bed_open(struct bed *bed, const char *spec, struct qy_link link)
 {
@@ -61,8 +61,12 @@ static void assert_sane(const struct qyi_plan_costs *c)
 
 static void costs_are_positive_and_finite(void **state)
 {
-    static const struct qyi_link_shape shapes[] = {
-        {QY_ROW_F16, 64, 3}, {QY_ROW_F32, 256, 8}, {QY_ROW_F16, 80, 1}, {QY_ROW_F32, 6, 64}};
+    static const struct qy_row_codec codec = {.k_bits = 8, .v_bits = 4, .group = 32, .d = 96};
+    static const struct qyi_link_shape shapes[] = {{QY_ROW_F16, 64, 3, NULL},
+                                                   {QY_ROW_F32, 256, 8, NULL},
+                                                   {QY_ROW_F16, 80, 1, NULL},
+                                                   {QY_ROW_F32, 6, 64, NULL},
+                                                   {QY_ROW_F16, 96, 2, &codec}};
     (void)state;
 
     for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
@@ -106,7 +110,7 @@ static void failure_leaves_costs_and_memory_alone(void **state)
         assert_int_equal(st, QY_ERR_NOMEM);
         assert_memory_equal(&costs, &before, sizeof(costs));
     }
-    const struct qyi_link_shape odd = {QY_ROW_F16, 63, 3};
+    const struct qyi_link_shape odd = {.row_type = QY_ROW_F16, .d = 63, .group = 3};
     struct qyi_plan_costs costs = before;
     assert_int_equal(qyi_link_cost_measure(&bed.rt.mem, bed.dev, &odd, &costs, &err),
                      QY_ERR_INVALID);
