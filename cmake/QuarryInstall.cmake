@@ -76,6 +76,8 @@ file(GLOB qy_configs ${PROJECT_SOURCE_DIR}/configs/*.conf)
 install(FILES ${qy_configs} DESTINATION ${CMAKE_INSTALL_DOCDIR}/configs COMPONENT runtime)
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/configs/codebooks/
   DESTINATION ${CMAKE_INSTALL_DATADIR}/quarry/codebooks COMPONENT runtime)
+install(PROGRAMS ${PROJECT_SOURCE_DIR}/scripts/plot
+  DESTINATION ${CMAKE_INSTALL_DATADIR}/quarry COMPONENT runtime)
 
 # The program, and its man page and completion, which it writes itself from its option table.
 if(TARGET quarry)

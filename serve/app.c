@@ -110,7 +110,7 @@ enum qy_status qyi_app_open(const struct qyi_args *args, struct qyi_app *app, st
     if (st == QY_OK) {
         st = open_threads(app, err);
     }
-    if (st == QY_OK && args->trace != NULL) {
+    if (st == QY_OK && (args->trace != NULL || args->report != NULL)) {
         st = qy_trace_open(&app->rt.mem, app->n_threads, 1u << 18, &app->rt.trace, err);
     }
     if (st != QY_OK) {
@@ -121,7 +121,7 @@ enum qy_status qyi_app_open(const struct qyi_args *args, struct qyi_app *app, st
 
 void qyi_app_close(struct qyi_app *app)
 {
-    if (app->rt.trace != NULL) {
+    if (app->rt.trace != NULL && app->args->trace != NULL) {
         struct qy_error err;
         if (qy_trace_write(app->rt.trace, app->args->trace, &err) != QY_OK) {
             fprintf(stderr, "quarry: %s\n", err.text);

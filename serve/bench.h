@@ -20,17 +20,24 @@ double qyi_bench_memcpy_gbps(struct qy_team *team);
 
 /* Steps that are timed, of a model or of a shape without one: first warm, then time, then (on a
  * discrete device) movement. */
+struct qyi_bench_moved {
+    uint64_t asked, found;       /* rows  */
+    uint64_t to_device, to_host; /* bytes */
+};
 struct qyi_bench_steps {
     struct qy_cache *cache; /* borrowed */
     /* One step of all sequences; *ns: what it took. */
     enum qy_status (*step)(void *data, uint64_t *ns, struct qy_error *err);
     void *data;
-    int overlap;                 /* step.overlap, as it was set */
-    uint64_t n;                  /* to be timed */
-    uint64_t *samples;           /* [n] ns, in order */
-    uint64_t *sorted;            /* [n] scratch */
-    uint64_t n_timed;            /* less than n when the program was interrupted */
-    struct qy_cache_stats stats; /* of the steps timed */
+    int overlap;                   /* step.overlap, as it was set */
+    uint64_t n;                    /* to be timed */
+    uint64_t *samples;             /* [n] ns, in order */
+    uint64_t *sorted;              /* [n] scratch */
+    uint64_t n_timed;              /* less than n when the program was interrupted */
+    struct qy_cache_stats stats;   /* of the steps timed */
+    uint32_t n_layers;             /* that `told` tells of                        */
+    struct qyi_bench_moved *moved; /* [n] of the steps timed up to each one */
+    cJSON *told;                   /* plan and layers of the steps timed     */
     /* Of as many pairs of steps, waits for movement: of the first, and of the second of each, which
      * has step.overlap off. */
     uint64_t waited_ns, alone_ns;
@@ -59,6 +66,9 @@ struct qyi_bench_summary {
 struct qyi_bench_summary qyi_bench_steps_summary(struct qyi_bench_steps *steps);
 void qyi_bench_summary_json(const struct qyi_bench_summary *summary, const struct qyi_args *args,
                             cJSON *object);
+/* Moves plan and layers of the steps timed into object, and adds steps: each one's time, hit rate and
+ * bytes. */
+void qyi_bench_steps_json(struct qyi_bench_steps *steps, cJSON *object);
 /* The line about overlap; none when nothing moves. */
 void qyi_bench_overlap_print(const struct qyi_bench_summary *summary);
 

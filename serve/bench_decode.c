@@ -6,15 +6,18 @@
 #include <string.h>
 
 #include "serve/bench_batch.h"
+#include "serve/bench_page.h"
 
 struct decode {
     struct qyi_bench_batch batch;
     struct qyi_bench_steps steps;
     struct qyi_report report;
+    cJSON *result; /* of --json and --report */
 };
 
 static enum qy_status time_steps(struct decode *d, struct qy_error *err)
 {
+    d->steps.n_layers = qy_model_info(d->batch.engine.model)->n_layers;
     d->steps.cache = d->batch.engine.cache;
     d->steps.step = qyi_bench_batch_step;
     d->steps.data = &d->batch;
@@ -30,7 +33,7 @@ static enum qy_status time_steps(struct decode *d, struct qy_error *err)
     return st;
 }
 
-static void print_json(const struct decode *d, const struct qyi_bench_summary *s, double ceiling)
+static cJSON *result_of(struct decode *d, const struct qyi_bench_summary *s, double ceiling)
 {
     const struct qyi_args *args = d->batch.engine.app->args;
     const struct qy_cache_stats *c = &d->report.cache;
@@ -46,7 +49,8 @@ static void print_json(const struct decode *d, const struct qyi_bench_summary *s
                             (double)c->read_bytes / (double)(c->stage_ns[QY_STAGE_ATTEND] +
                                                              c->stage_ns[QY_STAGE_SELECT]));
     cJSON_AddNumberToObject(object, "ceiling_gbps", ceiling);
-    qyi_print_json(object);
+    qyi_bench_steps_json(&d->steps, object);
+    return object;
 }
 
 static void print_text(const struct decode *d, const struct qyi_bench_summary *s, double ceiling)
@@ -88,7 +92,10 @@ static enum qy_status run(struct decode *d, struct qyi_app *app, struct qy_error
         d->report.prefill_ns = d->batch.prefill_ns;
         d->report.new_tokens = d->report.n_steps * args->batch;
         d->report.decode_ns = (uint64_t)(summary.step_ms * 1e6) * d->report.n_steps;
-        (args->json ? print_json : print_text)(d, &summary, ceiling);
+        d->result = result_of(d, &summary, ceiling);
+        if (!args->json) {
+            print_text(d, &summary, ceiling);
+        }
     }
     return st;
 }
@@ -96,6 +103,9 @@ static enum qy_status run(struct decode *d, struct qyi_app *app, struct qy_error
 enum qy_status qyi_bench_decode(struct qyi_app *app, struct qy_error *err)
 {
     enum qy_status st = qyi_bench_check(app->args, err);
+    if (st == QY_OK && app->args->report != NULL) {
+        st = qyi_page_check(app->args, err);
+    }
     if (st == QY_OK && app->args->shape != NULL) {
         return qyi_bench_shape(app, err);
     }
@@ -105,5 +115,13 @@ enum qy_status qyi_bench_decode(struct qyi_app *app, struct qy_error *err)
     }
     qyi_bench_batch_close(&d.batch);
     qyi_bench_steps_close(&d.steps);
+    if (st == QY_OK && d.result != NULL && app->args->report != NULL) {
+        st = qyi_page_write(app, d.result, err);
+    }
+    if (st == QY_OK && d.result != NULL && app->args->json) {
+        qyi_print_json(d.result);
+        return QY_OK;
+    }
+    cJSON_Delete(d.result);
     return st;
 }

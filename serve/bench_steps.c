@@ -22,7 +22,8 @@ enum qy_status qyi_bench_steps_open(struct qyi_bench_steps *steps, uint64_t n, s
     steps->n = n;
     steps->samples = calloc(n, sizeof *steps->samples);
     steps->sorted = calloc(n, sizeof *steps->sorted);
-    return steps->samples != NULL && steps->sorted != NULL
+    steps->moved = calloc(n, sizeof *steps->moved);
+    return steps->samples != NULL && steps->sorted != NULL && steps->moved != NULL
                ? QY_OK
                : qy_error_set(err, QY_ERR_NOMEM, "bench decode: out of memory");
 }
@@ -31,6 +32,10 @@ void qyi_bench_steps_close(struct qyi_bench_steps *steps)
 {
     free(steps->samples);
     free(steps->sorted);
+    free(steps->moved);
+    cJSON_Delete(steps->told);
+    steps->told = NULL;
+    steps->moved = NULL;
     steps->samples = NULL;
     steps->sorted = NULL;
 }
@@ -51,8 +56,16 @@ enum qy_status qyi_bench_steps_time(struct qyi_bench_steps *steps, struct qy_err
     for (uint64_t i = 0; st == QY_OK && i < steps->n && !qyi_interrupted(); i++) {
         st = steps->step(steps->data, &steps->samples[i], err);
         steps->n_timed += st == QY_OK;
+        qy_cache_stats(steps->cache, &steps->stats);
+        steps->moved[i] = (struct qyi_bench_moved){.asked = steps->stats.rows_asked,
+                                                   .found = steps->stats.rows_found,
+                                                   .to_device = steps->stats.to_device_bytes,
+                                                   .to_host = steps->stats.to_host_bytes};
     }
     qy_cache_stats(steps->cache, &steps->stats);
+    cJSON_Delete(steps->told);
+    steps->told = cJSON_CreateObject(); /* now: the run that times movement resets the counters */
+    qyi_plan_json(steps->cache, steps->n_layers, steps->told);
     return st;
 }
 
@@ -115,6 +128,31 @@ void qyi_bench_summary_json(const struct qyi_bench_summary *s, const struct qyi_
     cJSON_AddNumberToObject(object, "step_spread_ms", s->spread_ms);
     cJSON_AddNumberToObject(object, "batch", (double)args->batch);
     cJSON_AddNumberToObject(object, "context", (double)args->context);
+}
+
+void qyi_bench_steps_json(struct qyi_bench_steps *steps, cJSON *object)
+{
+    static const char *const names[] = {"plan", "layers"};
+    struct qyi_bench_moved before = {0};
+    for (int i = 0; i < 2; i++) {
+        cJSON_AddItemToObject(object, names[i], cJSON_DetachItemFromObject(steps->told, names[i]));
+    }
+    cJSON *list = cJSON_AddArrayToObject(object, "steps");
+    for (uint64_t i = 0; i < steps->n_timed; i++) {
+        const struct qyi_bench_moved *now = &steps->moved[i];
+        const double asked = (double)(now->asked - before.asked);
+        cJSON *row = cJSON_CreateObject();
+        cJSON_AddNumberToObject(row, "ms", (double)steps->samples[i] * 1e-6);
+        if (asked > 0) {
+            cJSON_AddNumberToObject(row, "hit_rate", (double)(now->found - before.found) / asked);
+        } else {
+            cJSON_AddNullToObject(row, "hit_rate");
+        }
+        cJSON_AddNumberToObject(row, "h2d", (double)(now->to_device - before.to_device));
+        cJSON_AddNumberToObject(row, "d2h", (double)(now->to_host - before.to_host));
+        cJSON_AddItemToArray(list, row);
+        before = *now;
+    }
 }
 
 void qyi_bench_overlap_print(const struct qyi_bench_summary *s)

@@ -76,6 +76,11 @@ int qyi_cmd_bench(struct qyi_app *app)
 {
     struct qy_error err = {0};
     const char *topic = app->args->topic;
+    if (app->args->report != NULL && strcmp(topic, "decode") != 0) {
+        qy_error_set(&err, QY_ERR_CONFIG, "option '--report': bench decode has one, bench %s none",
+                     topic);
+        return qyi_fail(&err);
+    }
     const enum qy_status st = strcmp(topic, "decode") == 0      ? qyi_bench_decode(app, &err)
                               : strcmp(topic, "link") == 0      ? qyi_bench_link(app, &err)
                               : strcmp(topic, "plan") == 0      ? qyi_bench_plan(app, &err)

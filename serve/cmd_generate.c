@@ -39,6 +39,7 @@ static enum qy_status print_result(struct qyi_engine *engine, const struct qyi_a
         cJSON *object = cJSON_CreateObject();
         qyi_answer_json(answer, object);
         qyi_report_json(engine, report, object);
+        qyi_plan_json(engine->cache, qy_model_info(engine->model)->n_layers, object);
         qyi_events_json(engine, object);
         cJSON_AddBoolToObject(object, "interrupted", qyi_interrupted());
         return qyi_print_json(object) == 0 ? QY_OK : QY_ERR_NOT_FOUND;

@@ -98,7 +98,12 @@ static const struct qyi_option options[] = {
     {NULL, "--set", "S.NAME=V", NULL, AT(sets), ALL,
      "set one setting; may be repeated (see quarry config)"},
     {NULL, "--json", NULL, NULL, AT(json), ALL, "one JSON object on stdout"},
-    {NULL, "--trace", "FILE", NULL, AT(trace), QYI_ENGINE, "write a Chrome/Perfetto trace"},
+    {NULL, "--trace", "FILE", NULL, AT(trace), QYI_ENGINE,
+     "write a trace for Perfetto: lanes of steps, threads, micro-batches, streams and links"},
+    {NULL, "--report", "DIR", NULL, AT(report), QYI_BENCH,
+     "bench decode: write result, trace, pictures and a page of them into DIR (needs gnuplot); "
+     "runs "
+     "of several --batch into one DIR are drawn together"},
     {NULL, "--man", NULL, NULL, AT(man), QYI_HELP, "the manual page, as roff"},
     {NULL, "--completion", "SHELL", NULL, AT(completion), QYI_HELP, "completion script: bash"},
 };

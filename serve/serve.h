@@ -32,6 +32,7 @@ struct qyi_args {
     enum qyi_command command;
     const char *topic; /* the word after eval, bench or help, or NULL */
     const char *file, *prompt, *system, *config, *trace, *dump;
+    const char *report;                    /* of bench decode */
     const char *policies, *budgets, *task; /* of eval */
     const char *shape;                     /* of bench decode */
     uint64_t heads, kv_heads, head_dim, layers;
@@ -199,6 +200,9 @@ int qyi_fail(const struct qy_error *err);
 cJSON *qyi_json_add_text(cJSON *object, const char *name, const char *text);
 /* Prints one JSON object on stdout and frees it. */
 int qyi_print_json(cJSON *object);
+/* Adds plan (null when there was none) and layers: what plans of a discrete device went by and came
+ * to, and what each layer asked for, since the counters were reset. */
+void qyi_plan_json(const struct qy_cache *cache, uint32_t n_layers, cJSON *object);
 
 /* What a run took and used: shared by generate and bench. */
 struct qyi_report {

@@ -10,7 +10,6 @@ is about 1/60 of HBM3). Dense moves nothing while its sequences fit, whatever th
 import argparse
 import json
 import pathlib
-import shutil
 import subprocess
 import sys
 
@@ -75,23 +74,17 @@ def batches(args, policy, size, gbps=0):
 
 
 def plot(args, series):
+    """All results in one file, and the picture that scripts/plot draws of it."""
     out = pathlib.Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    data = out / "batches.dat"
-    data.write_text("\n\n".join(f'"{name}"\n' + "\n".join(f"{b} {r['tokens_per_s']}" for b, r in rows)
-                                for name, rows in series.items()) + "\n")
-    if shutil.which("gnuplot") is None:
-        print(f"written: {data} (gnuplot is missing: no picture)")
-        return
-    lines = ", ".join(f"'{data}' index {i} using 1:2 with linespoints linewidth 2 pointtype 7 "
-                      f"title columnheader(1)" for i in range(len(series)))
-    script = (f"set terminal svg size 720,420 font 'sans,13'; set output '{out}/batches.svg'\n"
-              "set logscale x 2; set xlabel 'sequences'; set ylabel 'tokens per second'\n"
-              "set yrange [0:*]; set grid; set key left top\n"
-              f"set title '{args.context} tokens each, device memory for {args.holds} dense'\n"
-              f"plot {lines}\n")
-    subprocess.run(["gnuplot"], input=script, text=True, check=True)
-    print(f"written: {out}/batches.svg, {data}")
+    data = out / "batches.json"
+    data.write_text(json.dumps({"runs": [dict(result, label=name) for name, rows in series.items()
+                                         for _, result in rows]}) + "\n")
+    script = pathlib.Path(__file__).resolve().parents[2] / "scripts" / "plot"
+    done = subprocess.run([script, "--kind", "batches", "-o", out / "batches.svg", "--title",
+                           f"{args.context} tokens each, device memory for {args.holds} dense", data])
+    picture = f"{out}/batches.svg, " if done.returncode == 0 else ""
+    print(f"written: {picture}{data}")
 
 
 def slow_links(args, size, dense, gbps, series):
