@@ -18,9 +18,9 @@
 #include <string.h>
 
 static const char *const stage_names[QY_MODEL_STAGE_COUNT] = {
-    [QY_MODEL_EMBED] = "embed",  [QY_MODEL_NORM] = "norm",       [QY_MODEL_QKV] = "qkv",
-    [QY_MODEL_KV] = "kv",        [QY_MODEL_PROJECT] = "project", [QY_MODEL_MLP] = "mlp",
-    [QY_MODEL_OUTPUT] = "output"};
+    [QY_MODEL_EMBED] = "embed", [QY_MODEL_NORM] = "norm",    [QY_MODEL_QKV] = "qkv",
+    [QY_MODEL_GUESS] = "guess", [QY_MODEL_KV] = "kv",        [QY_MODEL_PROJECT] = "project",
+    [QY_MODEL_MLP] = "mlp",     [QY_MODEL_OUTPUT] = "output"};
 
 const char *qy_model_stage_name(enum qy_model_stage stage)
 {
@@ -40,6 +40,11 @@ static void book(struct qy_model *model, enum qy_model_stage stage, uint64_t *si
     *since = now;
 }
 
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
 static enum qy_status alloc_activations(struct qy_model *model, struct qy_error *err)
 {
     const struct qy_model_info *info = &model->info;
@@ -53,8 +58,8 @@ static enum qy_status alloc_activations(struct qy_model *model, struct qy_error 
                  {&model->h, info->n_embd},
                  {&model->qkv, n_qkv},
                  {&model->attn, n_q},
-                 {&model->gate_up, 2 * (size_t)info->n_ff},
-                 {&model->act, info->n_ff}};
+                 {&model->gate_up, larger(2 * (size_t)info->n_ff, n_qkv)}, /* or guessed queries */
+                 {&model->act, larger(info->n_ff, info->n_embd)}};
     const size_t n_parts = sizeof parts / sizeof parts[0];
     size_t total = (m * sizeof(int32_t) + 63) / 64 * 64;
     for (size_t i = 0; i < n_parts; i++) {
@@ -185,33 +190,72 @@ struct pass {
     uint64_t since; /* of the stage that runs */
 };
 
+/* q, k, v [n][stride] of layer l from n normed rows. */
+static enum qy_status project(struct qy_model *model, uint32_t l, const float *normed, uint32_t n,
+                              const struct qy_qkv *qkv)
+{
+    const struct qy_model_info *info = &model->info;
+    const struct qyi_layer *layer = &model->layers[l];
+    struct qy_device *dev = model->params.dev;
+
+    enum qy_status st = qy_weight_multiply(dev, layer->qkv, normed, n, qkv->q);
+    if (st == QY_OK && layer->qkv_bias != NULL) {
+        st = qy_device_bias(dev, qkv->q, n, (uint32_t)qkv->stride, layer->qkv_bias);
+    }
+    if (st == QY_OK && layer->q_norm != NULL) {
+        st = qy_device_head_norm(dev, qkv->q, n, qkv->stride, info->n_heads, info->head_dim,
+                                 layer->q_norm, info->norm_eps);
+    }
+    if (st == QY_OK && layer->k_norm != NULL) {
+        st = qy_device_head_norm(dev, qkv->k, n, qkv->stride, info->n_kv_heads, info->head_dim,
+                                 layer->k_norm, info->norm_eps);
+    }
+    return st;
+}
+
 /* q, k, v of a micro-batch's normed rows in h; then attention starts. */
 static enum qy_status start_attention(struct pass *p, uint32_t micro_batch, uint32_t l)
 {
     struct qy_model *model = p->model;
-    const struct qy_model_info *info = &model->info;
-    const struct qyi_layer *layer = &model->layers[l];
-    struct qy_device *dev = model->params.dev;
     const struct qy_row_range rows = qy_step_rows(p->cache, micro_batch);
     const struct qy_qkv qkv = step_qkv(model);
     const size_t at = rows.first * qkv.stride;
+    const struct qy_qkv own = {.q = qkv.q + at, .k = qkv.k + at, .stride = qkv.stride};
 
-    enum qy_status st = qy_weight_multiply(
-        dev, layer->qkv, model->h + (size_t)rows.first * info->n_embd, rows.n, model->qkv + at);
-    if (st == QY_OK && layer->qkv_bias != NULL) {
-        st = qy_device_bias(dev, model->qkv + at, rows.n, (uint32_t)qkv.stride, layer->qkv_bias);
-    }
-    if (st == QY_OK && layer->q_norm != NULL) {
-        st = qy_device_head_norm(dev, qkv.q + at, rows.n, qkv.stride, info->n_heads, info->head_dim,
-                                 layer->q_norm, info->norm_eps);
-    }
-    if (st == QY_OK && layer->k_norm != NULL) {
-        st = qy_device_head_norm(dev, qkv.k + at, rows.n, qkv.stride, info->n_kv_heads,
-                                 info->head_dim, layer->k_norm, info->norm_eps);
-    }
+    enum qy_status st =
+        project(model, l, model->h + (size_t)rows.first * model->info.n_embd, rows.n, &own);
     book(model, QY_MODEL_QKV, &p->since, l, rows.n);
     if (st == QY_OK) {
         st = qy_step_attend_start(p->cache, micro_batch, l, &qkv);
+    }
+    book(model, QY_MODEL_KV, &p->since, l, rows.n);
+    return st;
+}
+
+/* Guesses layer l's queries from the rows as they enter layer l - 1, where the cache can use them: two
+ * layers' residuals are much alike (InfiniGen, arXiv:2406.19707, section 4.3). The product's k and v are
+ * not needed; q, k and v are one weight. Scratch is what only the feed-forward part uses. */
+static enum qy_status guess_queries(struct pass *p, uint32_t micro_batch, uint32_t l)
+{
+    struct qy_model *model = p->model;
+    const struct qy_model_info *info = &model->info;
+    const struct qy_row_range rows = qy_step_rows(p->cache, micro_batch);
+    struct qy_qkv guess = step_qkv(model);
+
+    if (l >= info->n_layers || !qy_step_wants_guess(p->cache, micro_batch, l)) {
+        return QY_OK;
+    }
+    guess.k = model->gate_up + (guess.k - guess.q);
+    guess.q = model->gate_up;
+    enum qy_status st =
+        qy_device_norm(model->params.dev, model->x + (size_t)rows.first * info->n_embd, rows.n,
+                       info->n_embd, model->layers[l].attn_norm, info->norm_eps, model->act);
+    if (st == QY_OK) {
+        st = project(model, l, model->act, rows.n, &guess);
+    }
+    book(model, QY_MODEL_GUESS, &p->since, l, rows.n);
+    if (st == QY_OK) {
+        st = qy_step_speculate(p->cache, micro_batch, l, guess.q, guess.stride);
     }
     book(model, QY_MODEL_KV, &p->since, l, rows.n);
     return st;
@@ -302,6 +346,9 @@ static enum qy_status run_layers(struct pass *p, uint32_t m, const uint32_t *log
             }
             if (st == QY_OK) {
                 st = start_attention(p, i, l);
+            }
+            if (st == QY_OK) {
+                st = guess_queries(p, i, l + 1);
             }
         }
     }

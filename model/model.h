@@ -260,6 +260,7 @@ enum qy_model_stage {
     QY_MODEL_EMBED,
     QY_MODEL_NORM,
     QY_MODEL_QKV,
+    QY_MODEL_GUESS, /* queries of the next layer, for step.prefetch */
     QY_MODEL_KV,
     QY_MODEL_PROJECT,
     QY_MODEL_MLP,

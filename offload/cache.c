@@ -86,13 +86,20 @@ static enum qy_status open_policy(struct qy_cache *cache, struct qy_error *err)
                                               .min_tokens = qyi_policy_min_tokens(p)};
     cache->cost.min_tokens = cache->rule.min_tokens;
     cache->ids_capacity = qyi_selection_capacity(&cache->rule, p->max_tokens);
+    if (p->settings.prefetch == QY_PREFETCH_PREVIOUS && !qy_device_caps(p->dev)->unified) {
+        cache->last = (struct qyi_last_lists){.n_sequences = p->max_sequences,
+                                              .n_layers = p->shape.n_layers,
+                                              .n_heads = p->shape.n_kv_heads,
+                                              .capacity = cache->ids_capacity};
+    }
     return qyi_policy_open(p, &cache->policy, err);
 }
 
 static enum qy_status open_tier(struct qy_cache *cache, struct qy_error *err)
 {
     struct qyi_tier_plan plan;
-    const enum qy_status st = qyi_tier_size(cache, qyi_reserve_scratch_bytes(cache), &plan, err);
+    const enum qy_status st = qyi_tier_size(
+        cache, qyi_reserve_scratch_bytes(cache) + qyi_ahead_device_bytes(cache), &plan, err);
 
     return st == QY_OK ? qyi_tier_open(cache, &plan, err) : st;
 }

@@ -9,6 +9,7 @@
 #define QYI_OFFLOAD_CACHE_H
 
 #include "offload/block.h"
+#include "offload/last_lists.h"
 #include "offload/micro_choice.h"
 #include "offload/policy_open.h"
 #include "offload/selection.h"
@@ -118,6 +119,7 @@ struct qy_cache {
     struct qyi_selection_rule rule;
     struct qy_cache_cost cost; /* behind rule.min_tokens */
     struct qyi_audit audit;
+    struct qyi_last_lists last;             /* what was chosen last; empty when nobody asks */
     struct qy_retrieval_settings retrieval; /* the defaults, when none are given */
     struct qy_policy *policy;               /* state; NULL when the policy has none */
     uint32_t group;                         /* query heads of a KV head             */
@@ -301,6 +303,10 @@ struct qy_chunk_item qyi_chunk_item(const struct qy_cache *cache, uint32_t layer
 float *qyi_group_out(const struct qy_cache *cache, const struct qy_qkv *qkv,
                      const struct qyi_slice *slice, uint32_t head);
 void qyi_count_attended(struct qy_cache *cache, uint32_t layer, uint32_t n);
+
+/* step_select.c: what the policy is asked of (slice, KV head), for the group's queries q. */
+struct qy_select_item qyi_select_item(const struct qy_cache *cache, uint32_t layer, uint32_t slice,
+                                      uint32_t h, const float *q);
 
 /* step_layer.c, step_select.c: the parts of qy_step_attend. Encode is first for a policy that wants
  * keys before RoPE; then append, encode for the others, select, fetch, push, wait, attend, audit. */

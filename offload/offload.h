@@ -39,6 +39,12 @@ enum qy_plan_mode {
 enum { QY_MICRO_BATCHES = 3 }; /* at most */
 /* cache.home_group: elements of a coded row that share a low and a step. */
 enum qy_home_group { QY_HOME_GROUP_32 = 0, QY_HOME_GROUP_64 };
+/* step.prefetch: rows that come to a discrete device before they are chosen. */
+enum qy_prefetch {
+    QY_PREFETCH_OFF = 0,
+    QY_PREFETCH_PREVIOUS, /* what the last step chose in the layer            */
+    QY_PREFETCH_SPECULATE /* what is chosen for a guess of the layer's queries */
+};
 
 struct qy_cache_settings {
     int64_t block_tokens; /* a power of two, 8..4096 */
@@ -50,6 +56,8 @@ struct qy_cache_settings {
     int plan_mode;           /* enum qy_plan_mode */
     int overlap;             /* 0: pulls are waited for at once, one micro-batch */
     int64_t micro_batches;   /* 1 .. QY_MICRO_BATCHES; 0: as measured */
+    int prefetch;            /* enum qy_prefetch */
+    int64_t prefetch_rows;   /* of one (sequence, layer, KV head), at most; 0: all */
     int64_t copy_timeout_ms; /* a copy between home and device that takes longer has failed */
     int64_t
         verify_steps; /* qy_sequence_check_step: a sequence's blocks once in so many; 0: never */
@@ -207,6 +215,18 @@ QY_MUST enum qy_status qy_step_attend_start(struct qy_cache *cache, uint32_t mic
                                             uint32_t layer, const struct qy_qkv *qkv);
 QY_MUST enum qy_status qy_step_attend_finish(struct qy_cache *cache, uint32_t micro_batch,
                                              uint32_t layer, const struct qy_qkv *qkv);
+/* A guess of a layer's queries, before the layer before it is done: the policy chooses for it, and what
+ * the device lacks is pulled ahead (step.prefetch = speculate). It changes no answer. wants_guess: is
+ * one of `layer` of use now, after the micro-batch started the layer before? (0: never in a step with
+ * prefill, nor on a unified device.)
+ *   q [rows of the micro-batch][stride] n_heads * head_dim at the start of each row, before RoPE;
+ *     rotated in place, and not needed afterwards
+ * QY_ERR_INVALID: no guess is wanted. QY_ERR_DEVICE: as of a pull, the step has failed. Source:
+ * InfiniGen, arXiv:2406.19707, section 4; differs: the layer chooses once more with its own queries.
+ * [owner] [noalloc] */
+int qy_step_wants_guess(const struct qy_cache *cache, uint32_t micro_batch, uint32_t layer);
+QY_MUST enum qy_status qy_step_speculate(struct qy_cache *cache, uint32_t micro_batch,
+                                         uint32_t layer, float *q, size_t stride);
 /* Lengths advance; blocks that became full are sealed. QY_ERR_INVALID: a layer was not attended
  * (or failed); the step goes on, and qy_step_abort leaves it. [owner] [noalloc] */
 QY_MUST enum qy_status qy_step_end(struct qy_cache *cache);
@@ -222,6 +242,7 @@ enum qy_stage {
     QY_STAGE_SELECT,
     QY_STAGE_FETCH, /* find chosen rows on the device, start to pull the others */
     QY_STAGE_PUSH,  /* attend to rows at their home                       */
+    QY_STAGE_AHEAD, /* choose by a guess, start to pull what it says    */
     QY_STAGE_WAIT,  /* for rows under way                               */
     QY_STAGE_ATTEND,
     QY_STAGE_AUDIT,
@@ -251,8 +272,12 @@ struct qy_cache_stats {
     uint64_t rows_asked, rows_found;
     uint64_t to_device_bytes, to_host_bytes; /* copied                                       */
     uint64_t rows_pulled, rows_pushed;       /* of those not found                         */
-    uint64_t copy_failures;                  /* of copies home; they were done again       */
-    uint64_t device_reserved_bytes;          /* all that the cache took of the device        */
+    uint64_t rows_prefetched,
+        rows_prefetched_used; /* pulled by a guess; of them, chosen in the same step. They count as
+                                 found when they are                                            */
+    uint64_t rows_guessed, rows_guessed_right; /* chosen where there was a guess; it named them  */
+    uint64_t copy_failures;                    /* of copies home; they were done again       */
+    uint64_t device_reserved_bytes;            /* all that the cache took of the device        */
 };
 void qy_cache_stats(const struct qy_cache *cache, struct qy_cache_stats *stats);
 /* Rows of one layer on a discrete device, as in struct qy_cache_stats; else 0. */

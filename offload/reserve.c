@@ -89,7 +89,8 @@ uint64_t qyi_reserve_bytes(const struct qy_cache *cache)
     return plan_scratch(cache).total +
            n * cache->max_blocks * (sizeof(uint32_t) + tables * sizeof(uint8_t *)) +
            n * cache->params.max_tokens * (sizeof(int32_t) + sizeof(uint8_t)) +
-           qyi_cache_items(cache) * item_bytes(cache);
+           qyi_cache_items(cache) * item_bytes(cache) + qyi_last_lists_bytes(&cache->last) +
+           qyi_ahead_device_bytes(cache) + qyi_ahead_host_bytes(cache);
 }
 
 static enum qy_status reserve_scratch(struct qy_cache *cache, struct qy_error *err)
@@ -177,6 +178,9 @@ enum qy_status qyi_reserve(struct qy_cache *cache, struct qy_error *err)
     cache->token_origins =
         list(cache, n * cache->params.max_tokens, sizeof(*cache->token_origins), &missing);
     missing |= reserve_items(cache);
+    if (cache->last.capacity > 0) {
+        missing |= qyi_last_lists_open(&cache->rt->mem, &cache->last) != QY_OK;
+    }
     if (missing) {
         return qy_error_set(err, QY_ERR_NOMEM,
                             "cache: out of memory for the lists of %zu sequences", n);
@@ -201,6 +205,7 @@ void qyi_reserve_free(struct qy_cache *cache)
     const struct qy_allocator *mem = &cache->rt->mem;
     struct qyi_step *s = &cache->step;
 
+    qyi_last_lists_close(mem, &cache->last);
     qy_free(mem, cache->audit.select);
     qy_free(mem, cache->audit.items);
     qy_free(mem, cache->audit.sums);

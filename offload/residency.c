@@ -60,7 +60,22 @@ static void unpin(uint8_t *restrict order, uint32_t n)
     }
 }
 
-void qyi_residency_begin(struct qyi_residency *residency, uint32_t set)
+/* What a guess pinned is as if used in the step before; lfu: by its score, so what a wrong guess brought
+ * leaves first. */
+static void unpin_guess(const struct qyi_residency *r, uint32_t set)
+{
+    const enum qy_eviction eviction = r->params.eviction;
+    const uint8_t *score = r->score + set * r->bytes_stride + 1;
+    uint8_t *order = r->order + set * r->bytes_stride + 1;
+
+    for (uint32_t i = 0; i < r->params.slots_per_set; i++) {
+        if (order[i] == QYI_ORDER_PINNED) {
+            order[i] = (uint8_t)(eviction == QY_EVICT_LFU ? OLDEST - score[i] : CLOCK_USED);
+        }
+    }
+}
+
+static void new_step(struct qyi_residency *residency, uint32_t set)
 {
     struct qyi_resident_set *s = &residency->sets[set];
     const uint32_t n = residency->params.slots_per_set;
@@ -79,8 +94,26 @@ void qyi_residency_begin(struct qyi_residency *residency, uint32_t set)
         unpin(order, n);
         break;
     }
+}
+
+void qyi_residency_begin(struct qyi_residency *residency, uint32_t set)
+{
+    struct qyi_resident_set *s = &residency->sets[set];
+
+    if (s->is_ahead) {
+        unpin_guess(residency, set);
+    } else {
+        new_step(residency, set);
+    }
+    s->is_ahead = 0;
     s->n_pinned = 0;
     qyi_residency_restart(s);
+}
+
+void qyi_residency_begin_ahead(struct qyi_residency *residency, uint32_t set)
+{
+    qyi_residency_begin(residency, set);
+    residency->sets[set].is_ahead = 1;
 }
 
 /* Where one id of find lies, and what there is to write. */

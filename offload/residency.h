@@ -44,6 +44,9 @@ void qyi_residency_close(struct qyi_residency *residency);
 
 /* A new step of the set: nothing is pinned any more. [noalloc] */
 void qyi_residency_begin(struct qyi_residency *residency, uint32_t set);
+/* The same for a step whose lists are only guessed so far: what is found and taken now is pinned like
+ * any other, and the begin that follows takes just these pins away. [noalloc] */
+void qyi_residency_begin_ahead(struct qyi_residency *residency, uint32_t set);
 /* slots[i] = the slot of row ids[i] of a head, or QYI_NO_SLOT. What is found is pinned and counts as
  * used. misses [n] receives the places i that were not found, in order; their number is returned.
  * [noalloc] */

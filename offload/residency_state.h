@@ -17,6 +17,7 @@ struct qyi_resident_set {
     uint32_t level, cursor; /* where the search for victims goes on */
     uint32_t hand;          /* of the clock: the slot it looks at next */
     uint32_t n_steps;
+    uint32_t is_ahead; /* the step has begun, for a guess */
 };
 
 struct qyi_residency {

@@ -77,6 +77,7 @@ void qy_sequence_close(struct qy_sequence *seq)
         qy_step_abort(seq->cache);
     }
     qyi_policy_forget(seq->cache, seq->slot, 0);
+    qyi_last_lists_forget(&seq->cache->last, seq->slot, 0);
     if (seq->cache->tier.present && qyi_tier_forget(seq, 0) != QY_OK) {
         return; /* the link is dead with a write under way: the slot and its blocks are lost */
     }
@@ -123,6 +124,7 @@ enum qy_status qy_sequence_truncate(struct qy_sequence *seq, uint32_t n_tokens)
     }
     if (n_tokens < seq->n_tokens) {
         qyi_policy_forget(cache, seq->slot, n_tokens);
+        qyi_last_lists_forget(&cache->last, seq->slot, n_tokens);
     }
     seq->n_tokens = n_tokens;
     qyi_sequence_release(seq, n_tokens, 0);
@@ -193,5 +195,6 @@ enum qy_status qy_sequence_copy(struct qy_sequence *dst, const struct qy_sequenc
     dst->n_tokens = src->n_tokens;
     dst->n_sealed = src->n_sealed;
     qyi_policy_forget(cache, dst->slot, 0);
+    qyi_last_lists_copy(&cache->last, dst->slot, src->slot);
     return QY_OK;
 }

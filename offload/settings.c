@@ -125,6 +125,27 @@ const struct qy_setting qy_cache_setting_rows[] = {
         .offset = offsetof(struct qy_cache_settings, micro_batches),
     },
     {
+        .name = "step.prefetch",
+        .type = QY_SETTING_CHOICE,
+        .initial = "off",
+        .choices = "off|previous|speculate",
+        .help =
+            "rows pulled to a discrete device while the layer before computes: previous, what "
+            "the last step chose and is gone; speculate, what the policy chooses for a guess of "
+            "the next layer's queries. Costs bandwidth where it is wrong, never the answer",
+        .offset = offsetof(struct qy_cache_settings, prefetch),
+    },
+    {
+        .name = "step.prefetch_rows",
+        .type = QY_SETTING_INT,
+        .initial = "0",
+        .min = 0,
+        .max = 1 << 30,
+        .unit = "rows",
+        .help = "the most that step.prefetch pulls for one sequence and KV head of a layer; 0: all",
+        .offset = offsetof(struct qy_cache_settings, prefetch_rows),
+    },
+    {
         .name = "cache.copy_timeout_ms",
         .type = QY_SETTING_INT,
         .initial = "10000",

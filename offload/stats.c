@@ -19,6 +19,8 @@ const char *qy_stage_name(enum qy_stage stage)
         return "fetch";
     case QY_STAGE_PUSH:
         return "push";
+    case QY_STAGE_AHEAD:
+        return "ahead";
     case QY_STAGE_WAIT:
         return "wait";
     case QY_STAGE_ATTEND:
@@ -61,6 +63,10 @@ static void tier_stats(const struct qy_cache *cache, struct qy_cache_stats *stat
     stats->device_bytes = slots * l->row_bytes + blocks * l->n_slabs * l->slab_bytes;
     stats->rows_pulled = t->counts.pulled;
     stats->rows_pushed = t->counts.pushed;
+    stats->rows_prefetched = t->counts.ahead;
+    stats->rows_prefetched_used = t->counts.ahead_used;
+    stats->rows_guessed = t->counts.guessed;
+    stats->rows_guessed_right = t->counts.guessed_right;
     stats->copy_failures = t->counts.failures;
     stats->rows_asked = t->counts.asked;
     stats->rows_found = t->counts.found;

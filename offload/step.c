@@ -29,7 +29,10 @@ void qyi_step_leave(struct qy_cache *cache, int clean)
 {
     struct qyi_step *step = &cache->step;
 
-    for (step->now = 0; cache->tier.present && step->now < step->n_micro; step->now++) {
+    /* where guesses fail, all pulls were given up */
+    const int waits = cache->tier.present && qyi_ahead_settle(cache) == QY_OK;
+
+    for (step->now = 0; waits && step->now < step->n_micro; step->now++) {
         if (qyi_tier_wait(cache) != QY_OK) {
             break; /* all pulls were given up */
         }
@@ -41,6 +44,7 @@ void qyi_step_leave(struct qy_cache *cache, int clean)
         if (step->appended) {
             qyi_policy_forget(cache, seq->slot, seq->n_tokens);
         }
+        qyi_last_lists_forget(&cache->last, seq->slot, seq->n_tokens);
     }
     clear_step(cache);
 }
@@ -152,7 +156,10 @@ enum qy_status qy_step_attend_start(struct qy_cache *cache, uint32_t micro_batch
         (cache->step.layer_done[layer] & started(micro_batch))) {
         return QY_ERR_INVALID;
     }
-    const enum qy_status st = run_parts(cache, micro_batch, layer, qkv, orders[form], 4);
+    enum qy_status st = run_parts(cache, micro_batch, layer, qkv, orders[form], 4);
+    if (st == QY_OK && cache->tier.present) {
+        st = qyi_ahead_previous(cache, layer + 1);
+    }
     if (st == QY_OK) {
         cache->step.layer_done[layer] |= started(micro_batch);
     }

@@ -5,15 +5,15 @@
 
 #include <math.h>
 
-static struct qy_select_item select_item(const struct qy_cache *cache, uint32_t layer,
-                                         const struct qy_qkv *qkv, uint32_t slice, uint32_t h)
+struct qy_select_item qyi_select_item(const struct qy_cache *cache, uint32_t layer, uint32_t slice,
+                                      uint32_t h, const float *q)
 {
     const struct qyi_step *step = &cache->step;
     const struct qyi_slice *s = &step->slices[slice];
     const struct qyi_selection reach = qyi_slice_reach(cache, s, layer);
     const size_t place = (size_t)slice * cache->layout.n_kv_heads + h;
 
-    return (struct qy_select_item){.q = qyi_group_q(cache, qkv, s, h),
+    return (struct qy_select_item){.q = q,
                                    .rows = qyi_sequence_rows(s->seq, layer, h),
                                    .index = qyi_sequence_index(s->seq, layer, h),
                                    .group = cache->group,
@@ -41,7 +41,7 @@ static void offer_part(const struct qy_cache *cache, size_t place, struct qy_sel
 
 /* Completes the lists of a layer with sinks and window, and shows them to who watches.
  * QY_ERR_INVALID: what the policy wrote is no list. */
-static enum qy_status complete_lists(const struct qy_cache *cache, uint32_t layer)
+static enum qy_status complete_lists(struct qy_cache *cache, uint32_t layer)
 {
     const struct qyi_micro_batch *now = qyi_step_now(cache);
     const struct qyi_step *step = &cache->step;
@@ -60,6 +60,10 @@ static enum qy_status complete_lists(const struct qy_cache *cache, uint32_t laye
                 return QY_ERR_INVALID;
             }
             step->n_listed[place] = n;
+            if (cache->last.lists) {
+                qyi_last_list_keep(qyi_last_list(&cache->last, s->seq->slot, layer, h), reach.n,
+                                   reach.hi, ids + reach.lo, step->n_chosen[place]);
+            }
             if (p->on_selection) {
                 p->on_selection(p->selection_ctx, s->seq->slot, layer, h, ids, n);
             }
@@ -85,7 +89,8 @@ enum qy_status qyi_layer_select(struct qy_cache *cache, uint32_t layer, const st
             if (!selects) {
                 continue;
             }
-            step->selects[n] = select_item(cache, layer, qkv, i, h);
+            step->selects[n] =
+                qyi_select_item(cache, layer, i, h, qyi_group_q(cache, qkv, &step->slices[i], h));
             if (cache->params.policy->caps.partial) {
                 offer_part(cache, place, &step->selects[n]);
             }
@@ -125,7 +130,7 @@ enum qy_status qyi_layer_audit(struct qy_cache *cache, uint32_t layer, const str
             if (!is_audited(cache, layer, s->seq->slot, h)) {
                 continue;
             }
-            audit->select[n] = select_item(cache, layer, qkv, i, h);
+            audit->select[n] = qyi_select_item(cache, layer, i, h, qyi_group_q(cache, qkv, s, h));
             audit->items[n] = (struct qy_audit_item){
                 .select = &audit->select[n],
                 .ids = qyi_step_list(cache, i, h),

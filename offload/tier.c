@@ -225,6 +225,9 @@ enum qy_status qyi_tier_open(struct qy_cache *cache, const struct qyi_tier_plan 
     if (st == QY_OK) {
         st = qyi_push_open(cache, err);
     }
+    if (st == QY_OK) {
+        st = qyi_ahead_open(cache, err);
+    }
     for (uint32_t i = 0; st == QY_OK && i < plan->n_blocks; i++) {
         t->free_blocks[t->n_free++] = plan->n_blocks - 1 - i;
     }
@@ -241,6 +244,7 @@ void qyi_tier_close(struct qy_cache *cache)
     }
     qy_stream_close(t->out);
     qy_stream_close(t->in);
+    qyi_ahead_close(cache);
     qyi_push_close(cache);
     qyi_residency_close(t->residency);
     qy_free(mem, t->pass_blocks);

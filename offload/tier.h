@@ -21,6 +21,7 @@
 #ifndef QYI_OFFLOAD_TIER_H
 #define QYI_OFFLOAD_TIER_H
 
+#include "offload/ahead.h"
 #include "offload/block.h"
 #include "offload/plan.h"
 #include "offload/residency.h"
@@ -37,9 +38,11 @@ struct qyi_tier_plan {
 
 /* Counted over single new tokens that attend to a list. */
 struct qyi_tier_counts {
-    uint64_t asked, found;   /* rows in reach of the residency cache; found there */
-    uint64_t pulled, pushed; /* of the others */
-    uint64_t failures;       /* of copies home, done again                        */
+    uint64_t asked, found;           /* rows in reach of the residency cache; found there */
+    uint64_t pulled, pushed;         /* of the others */
+    uint64_t failures;               /* of copies home, done again                        */
+    uint64_t ahead, ahead_used;      /* rows pulled by a guess; of them, then asked for    */
+    uint64_t guessed, guessed_right; /* rows chosen where there was a guess; it had them   */
 };
 
 /* Pulls of one micro-batch, in one layer. */
@@ -86,6 +89,7 @@ struct qyi_tier {
     enum qy_status *slice_status; /* [max_sequences] */
     uint64_t *stamps; /* [slots] what lies in each; NULL but in debug builds, see tier_check.c */
     struct qyi_fetch fetches[QY_MICRO_BATCHES];
+    struct qyi_ahead ahead;
     struct qy_copy_item *copies;      /* [max_sequences][(n_runs + 1) * max_blocks]: blocks' way */
     struct qy_copy_item *pass_copies; /* [QYI_STAGES][segment_blocks]                         */
     uint8_t **pass_blocks;            /* [QYI_STAGES][max_blocks]: segments' tables */

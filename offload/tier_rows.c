@@ -226,10 +226,15 @@ static enum qy_status start_pulls(struct qy_cache *cache, uint32_t layer)
             n++;
         }
     }
-    if (n == 0) {
+    const int ahead = qyi_ahead_met(cache, layer);
+    if (n == 0 && !ahead) {
         return QY_OK;
     }
     *fetch = (struct qyi_fetch){.layer = layer, .is_open = 1};
+    if (n == 0) { /* what was pulled ahead lies before this place of the stream */
+        fetch->here = qy_stream_record(t->in);
+        return QY_OK;
+    }
     const enum qy_status st = qy_stream_gather(t->in, gathers, n, t->rows);
     if (st != QY_OK) {
         forget_pulls(cache, cache->step.now);
@@ -327,6 +332,7 @@ enum qy_status qyi_tier_wait(struct qy_cache *cache)
         return reset == QY_OK ? st : reset;
     }
     fetch->is_open = 0;
+    qyi_ahead_arrived(cache, cache->step.now, fetch->layer);
     return QY_OK;
 }
 
@@ -336,5 +342,6 @@ enum qy_status qyi_tier_reset(struct qy_cache *cache)
     for (uint32_t i = 0; i < cache->step.n_micro; i++) {
         forget_pulls(cache, i);
     }
+    qyi_ahead_forget(cache);
     return qy_stream_reset(cache->tier.in, cache->tier.timeout_ns);
 }

@@ -133,6 +133,31 @@ static void print_home(const struct qyi_cache_report *report, FILE *out)
     }
 }
 
+/* What was pulled ahead, and how good the guesses were (step.prefetch). */
+static void print_prefetch(const struct qy_cache_stats *c, FILE *out)
+{
+    if (c->rows_guessed > 0) {
+        fprintf(
+            out,
+            "  prefetch      %llu rows pulled ahead, %llu of them were then chosen; the guesses "
+            "named %.1f %% of the rows chosen\n",
+            (unsigned long long)c->rows_prefetched, (unsigned long long)c->rows_prefetched_used,
+            100.0 * (double)c->rows_guessed_right / (double)c->rows_guessed);
+    }
+}
+
+static void prefetch_json(const struct qy_cache_stats *c, cJSON *object)
+{
+    cJSON_AddNumberToObject(object, "rows_prefetched", (double)c->rows_prefetched);
+    cJSON_AddNumberToObject(object, "rows_prefetched_used", (double)c->rows_prefetched_used);
+    if (c->rows_guessed > 0) {
+        cJSON_AddNumberToObject(object, "guess_recall",
+                                (double)c->rows_guessed_right / (double)c->rows_guessed);
+    } else {
+        cJSON_AddNullToObject(object, "guess_recall"); /* nothing was guessed */
+    }
+}
+
 void qyi_cache_report_print(const struct qyi_cache_report *report, FILE *out)
 {
     const struct qy_cache_stats *c = report->stats;
@@ -151,6 +176,7 @@ void qyi_cache_report_print(const struct qyi_cache_report *report, FILE *out)
             qy_format_size(c->dense_read_bytes, b, sizeof b));
     print_moved(c, out);
     print_home(report, out);
+    print_prefetch(c, out);
     print_audit(report, out);
 }
 
@@ -176,6 +202,7 @@ void qyi_cache_report_json(const struct qyi_cache_report *report, cJSON *object)
     }
     cJSON_AddNumberToObject(object, "rows_pulled", (double)c->rows_pulled);
     cJSON_AddNumberToObject(object, "rows_pushed", (double)c->rows_pushed);
+    prefetch_json(c, object);
     cJSON_AddNumberToObject(object, "device_reserved_bytes", (double)c->device_reserved_bytes);
     cJSON_AddStringToObject(object, "policy", report->policy);
     cJSON_AddNumberToObject(object, "attended", qyi_attended(c));

@@ -73,6 +73,18 @@ class Discrete(Case):
         self.assertAlmostEqual(out["auto_over_better"], out["auto"]["step_ms"] / better, places=3)
         self.refused(2, r"bench plan: device 'host' shares memory", *base)
 
+    def test_rows_pulled_ahead_change_no_answer(self):
+        base = ("--policy", "exact", "--budget", "24", "--device", "host-discrete:8M", "--set", "plan.mode=pull")
+        want = self.generate(*base)
+        self.assertEqual(want["rows_prefetched"], 0)
+        self.assertIsNone(want["guess_recall"])
+        for prefetch in ("previous", "speculate"):
+            have = self.generate(*base, "--set", "step.prefetch=" + prefetch)
+            self.assertEqual(have["tokens"], want["tokens"])
+            self.assertTrue(0 < have["guess_recall"] <= 1)
+            self.assertLessEqual(have["rows_prefetched_used"], have["rows_prefetched"])
+        self.assertGreater(have["rows_prefetched"], 0)
+
     def test_bench_decode_tells_what_moved(self):
         base = ("bench", "decode", "-m", tiny(), "-f", write("t.txt", TEXT), "--batch", "4", "--context",
                 "300", "--steps", "4", "--policy", "exact", "--budget", "24", "--device",

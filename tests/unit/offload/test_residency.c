@@ -285,6 +285,56 @@ static void impossible_sizes_are_refused(void **state)
     qyi_residency_close(NULL);
 }
 
+/* A guess brings rows before the step's lists are known: what it named is pinned until then, and the
+ * step is the same one: nothing ages twice. */
+static void a_guess_is_part_of_the_step_that_follows(void **state)
+{
+    static const uint32_t guess[2] = {5, 6};
+    (void)state;
+    for (int e = QY_EVICT_LRU; e <= QY_EVICT_CLOCK; e++) {
+        struct qyi_residency *r = open_with((enum qy_eviction)e, 1, 1, 32, 4);
+        uint32_t slots[MOST];
+        uint32_t misses[MOST];
+
+        assert_int_equal(ASK(1, 2, 3, 4), 4);
+        assert_int_equal(ASK(1, 2, 3), 0);
+        qyi_residency_begin_ahead(r, 0);
+        assert_int_equal(qyi_residency_takeable(r, 0), 4); /* the last step's pins are gone */
+        assert_int_equal(qyi_residency_find(r, 0, 0, guess, 2, slots, misses), 2);
+        assert_int_equal(qyi_residency_take(r, 0, 0, guess, misses, 2, slots), QY_OK);
+        assert_int_equal(qyi_residency_takeable(r, 0), 2);
+        assert_true(qyi_residency_sound(r));
+        qyi_residency_begin(r, 0);
+        assert_int_equal(qyi_residency_takeable(r, 0), 4); /* a guess pins nothing any more */
+        assert_int_equal(ask(r, 0, 1, &guess[1], slots), 0);
+        if (e != QY_EVICT_CLOCK) { /* what the step before did not ask for went first */
+            assert_false(has(r, 4));
+        }
+        qyi_residency_close(r);
+    }
+}
+
+/* What a wrong guess brought goes before what steps ask for often. */
+static void lfu_gives_away_a_wrong_guess_first(void **state)
+{
+    static const uint32_t guess = 9;
+    struct qyi_residency *r = open_with(QY_EVICT_LFU, 1, 1, 32, 3);
+    uint32_t slots[MOST];
+    uint32_t miss = 0;
+    (void)state;
+
+    for (int i = 0; i < 4; i++) {
+        (void)ASK(1, 2);
+    }
+    qyi_residency_begin_ahead(r, 0);
+    assert_int_equal(qyi_residency_find(r, 0, 0, &guess, 1, slots, &miss), 1);
+    assert_int_equal(qyi_residency_take(r, 0, 0, &guess, &miss, 1, slots), QY_OK);
+    assert_int_equal(ASK(1, 3), 1); /* the begin of this step is that of the guess */
+    assert_true(has(r, 2));
+    assert_false(has(r, 9));
+    qyi_residency_close(r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -297,6 +347,8 @@ int main(void)
         cmocka_unit_test(one_slot_is_enough),
         cmocka_unit_test(what_is_given_back_is_free),
         cmocka_unit_test(impossible_sizes_are_refused),
+        cmocka_unit_test(a_guess_is_part_of_the_step_that_follows),
+        cmocka_unit_test(lfu_gives_away_a_wrong_guess_first),
     };
     return cmocka_run_group_tests_name("offload.residency", tests, NULL, NULL);
 }
