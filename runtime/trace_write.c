@@ -74,7 +74,7 @@ static void write_number(FILE *file, double value)
 {
     if (!isfinite(value)) {
         fputs("null", file);
-    } else if (value == floor(value) && fabs(value) < 9e15) {
+    } else if (value > -9e15 && value < 9e15 && value == (double)(int64_t)value) {
         fprintf(file, "%.0f", value);
     } else {
         fprintf(file, "%.9g", value);
