@@ -69,6 +69,8 @@ void qyi_bench_summary_json(const struct qyi_bench_summary *summary, const struc
 /* Moves plan and layers of the steps timed into object, and adds steps: each one's time, hit rate and
  * bytes. */
 void qyi_bench_steps_json(struct qyi_bench_steps *steps, cJSON *object);
+/* Rows that select and attend read, 10^9 bytes per second of their time. */
+double qyi_bench_kv_gbps(const struct qy_cache_stats *stats);
 /* The line about overlap; none when nothing moves. */
 void qyi_bench_overlap_print(const struct qyi_bench_summary *summary);
 

@@ -36,7 +36,6 @@ static enum qy_status time_steps(struct decode *d, struct qy_error *err)
 static cJSON *result_of(struct decode *d, const struct qyi_bench_summary *s, double ceiling)
 {
     const struct qyi_args *args = d->batch.engine.app->args;
-    const struct qy_cache_stats *c = &d->report.cache;
     cJSON *object = cJSON_CreateObject();
     qyi_report_json(&d->batch.engine, &d->report, object);
     qyi_bench_summary_json(s, args, object);
@@ -45,9 +44,7 @@ static cJSON *result_of(struct decode *d, const struct qyi_bench_summary *s, dou
         cJSON_DeleteItemFromObject(object, "prefill_tps");
     }
     cJSON_AddStringToObject(object, "kernels", qy_device_caps(d->batch.engine.dev)->kernels);
-    cJSON_AddNumberToObject(object, "kv_gbps",
-                            (double)c->read_bytes / (double)(c->stage_ns[QY_STAGE_ATTEND] +
-                                                             c->stage_ns[QY_STAGE_SELECT]));
+    cJSON_AddNumberToObject(object, "kv_gbps", qyi_bench_kv_gbps(&d->report.cache));
     cJSON_AddNumberToObject(object, "ceiling_gbps", ceiling);
     qyi_bench_steps_json(&d->steps, object);
     return object;
@@ -56,14 +53,12 @@ static cJSON *result_of(struct decode *d, const struct qyi_bench_summary *s, dou
 static void print_text(const struct decode *d, const struct qyi_bench_summary *s, double ceiling)
 {
     const struct qyi_args *args = d->batch.engine.app->args;
-    const struct qy_cache_stats *c = &d->report.cache;
-    const uint64_t kv_ns = c->stage_ns[QY_STAGE_ATTEND] + c->stage_ns[QY_STAGE_SELECT];
     printf("batch %llu, context %llu, policy %s: %.1f tokens/s, median step %.2f ms of %llu\n",
            (unsigned long long)args->batch, (unsigned long long)args->context,
            d->batch.engine.policy->name, (double)args->batch / s->step_ms * 1e3, s->step_ms,
            (unsigned long long)d->report.n_steps);
     printf("KV is read at %.1f GB/s (memcpy reads %.1f GB/s on the same threads)%s\n",
-           kv_ns > 0 ? (double)c->read_bytes / (double)kv_ns : 0, ceiling,
+           qyi_bench_kv_gbps(&d->report.cache), ceiling,
            args->file == NULL ? "; rows are random: speed only" : "");
     fflush(stdout);
     qyi_report_print(&d->batch.engine, &d->report, stdout);

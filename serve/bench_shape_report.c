@@ -1,93 +1,118 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quarry bench decode --shape: the rounds as text and as JSON. */
+/* quarry bench decode --shape: the steps as text and as JSON, under the names of the model's. */
+#include <inttypes.h>
+
 #include "serve/bench_shape.h"
 
-static void add_stages(const struct qyi_shape_bench *b, cJSON *object, const char *name,
-                       const struct qyi_shape_side *side)
+/* The times of the steps by the policy alone. */
+static struct qy_cache_stats policy_stats(const struct qyi_shape_bench *b)
 {
-    cJSON *stages = cJSON_AddObjectToObject(object, name);
+    struct qy_cache_stats stats = b->steps.stats;
     for (int i = 0; i < QY_STAGE_COUNT; i++) {
-        cJSON_AddNumberToObject(stages, qy_stage_name((enum qy_stage)i),
-                                (double)side->stage_ns[i] * 1e-6 / (double)b->n);
+        stats.stage_ns[i] -= b->dense.stage_ns[i];
     }
+    return stats;
 }
 
-static void print_json(const struct qyi_shape_bench *b, const struct qy_cache_stats *stats,
-                       double dense_ms, double step_ms, double ceiling)
+static void add_shape(const struct qyi_shape_bench *b, cJSON *object)
 {
-    const struct qyi_args *args = b->app->args;
-    cJSON *object = cJSON_CreateObject();
-    cJSON_AddStringToObject(object, "shape", args->shape);
-    cJSON_AddNumberToObject(object, "layers", b->shape.n_layers);
+    cJSON_AddStringToObject(object, "shape", b->app->args->shape);
+    cJSON_AddNumberToObject(object, "n_layers", b->shape.n_layers);
     cJSON_AddNumberToObject(object, "heads", b->shape.n_heads);
     cJSON_AddNumberToObject(object, "kv_heads", b->shape.n_kv_heads);
     cJSON_AddNumberToObject(object, "head_dim", b->shape.head_dim);
-    cJSON_AddNumberToObject(object, "batch", (double)args->batch);
-    cJSON_AddNumberToObject(object, "context", (double)args->context);
-    cJSON_AddStringToObject(object, "policy", b->app->retrieval.policy);
-    cJSON_AddStringToObject(object, "kernels", qy_device_caps(b->dev)->kernels);
-    cJSON_AddNumberToObject(object, "tokens_per_s", (double)args->batch / step_ms * 1e3);
-    cJSON_AddNumberToObject(object, "step_ms", step_ms);
-    cJSON_AddNumberToObject(object, "dense_step_ms", dense_ms);
-    cJSON_AddNumberToObject(object, "ratio", dense_ms / step_ms);
-    add_stages(b, object, "stages_ms", &b->sparse);
-    add_stages(b, object, "dense_stages_ms", &b->dense);
-    cJSON *bytes = cJSON_AddObjectToObject(object, "bytes"); /* a unified device moves none */
-    static const char *const tiers[] = {"h2d", "d2h", "net", "disk"};
-    for (int i = 0; i < 4; i++) {
-        cJSON_AddNumberToObject(bytes, tiers[i], 0);
+    cJSON_AddStringToObject(object, "budget", b->budget_text);
+    cJSON_AddNumberToObject(object, "query_drift", b->drift);
+}
+
+static void add_dense(const struct qyi_shape_bench *b, double step_ms, cJSON *object)
+{
+    const struct qyi_shape_dense *dense = &b->dense;
+    if (dense->n == 0) {
+        cJSON_AddNullToObject(object, "dense_step_ms");
+        cJSON_AddNullToObject(object, "ratio");
+        cJSON_AddNullToObject(object, "dense_stages_ms");
+        return;
     }
-    cJSON_AddNullToObject(object, "hit_rate");
-    cJSON_AddNullToObject(object, "overlap");
-    cJSON_AddNumberToObject(object, "attended", qyi_attended(stats));
-    cJSON_AddNumberToObject(object, "attended_sparse", qyi_attended_sparse(stats));
-    cJSON_AddNumberToObject(object, "read_bytes", (double)stats->read_bytes);
-    cJSON_AddNumberToObject(object, "index_read_bytes", (double)stats->index_read_bytes);
-    cJSON_AddNumberToObject(object, "dense_read_bytes", (double)stats->dense_read_bytes);
-    cJSON_AddNumberToObject(object, "kv_bytes", (double)stats->host_bytes);
-    cJSON_AddNumberToObject(object, "index_bytes", (double)stats->index_bytes);
+    const double ms = (double)qyi_bench_median(dense->samples, dense->n) * 1e-6;
+    struct qy_cache_stats stats = {0};
+    for (int i = 0; i < QY_STAGE_COUNT; i++) {
+        stats.stage_ns[i] = dense->stage_ns[i];
+    }
+    cJSON_AddNumberToObject(object, "dense_step_ms", ms);
+    cJSON_AddNumberToObject(object, "ratio", ms / step_ms);
+    qyi_cache_stages_json(&stats, (double)dense->n,
+                          cJSON_AddObjectToObject(object, "dense_stages_ms"));
+}
+
+static void print_json(struct qyi_shape_bench *b, const struct qy_cache_stats *stats,
+                       const struct qyi_bench_summary *s, double ceiling)
+{
+    const struct qyi_cache_report report = {.cache = b->cache,
+                                            .n_layers = b->shape.n_layers,
+                                            .policy = b->app->retrieval.policy,
+                                            .stats = stats};
+    char checksum[24];
+    cJSON *object = cJSON_CreateObject();
+    add_shape(b, object);
+    qyi_cache_report_json(&report, object);
+    qyi_cache_stages_json(stats, (double)b->steps.n_timed,
+                          cJSON_AddObjectToObject(object, "stages_ms"));
+    qyi_bench_summary_json(s, b->app->args, object);
+    add_dense(b, s->step_ms, object);
+    cJSON_AddStringToObject(object, "kernels", qy_device_caps(b->dev)->kernels);
+    cJSON_AddNumberToObject(object, "kv_gbps", qyi_bench_kv_gbps(stats));
     cJSON_AddNumberToObject(object, "ceiling_gbps", ceiling);
+    snprintf(checksum, sizeof checksum, "%016" PRIx64, b->checksum);
+    cJSON_AddStringToObject(object, "checksum", checksum);
+    qyi_bench_steps_json(&b->steps, object);
     qyi_print_json(object);
 }
 
-static void print_side(const struct qyi_shape_bench *b, const char *name, double ms,
-                       const struct qyi_shape_side *side)
+static void print_dense(struct qyi_shape_bench *b, double step_ms)
 {
-    printf("  %-10s %9.1f tokens/s, median step %.3f ms:", name,
-           (double)b->app->args->batch / ms * 1e3, ms);
-    for (int i = 0; i < QY_STAGE_COUNT; i++) {
-        printf(" %s %.3f", qy_stage_name((enum qy_stage)i),
-               (double)side->stage_ns[i] * 1e-6 / (double)b->n);
+    struct qyi_shape_dense *dense = &b->dense;
+    if (dense->n > 0) {
+        const double ms = (double)qyi_bench_median(dense->samples, dense->n) * 1e-6;
+        printf("  dense         %.3f ms, %.2f times as long; attend %.3f\n", ms, ms / step_ms,
+               (double)dense->stage_ns[QY_STAGE_ATTEND] * 1e-6 / (double)dense->n);
     }
-    putchar('\n');
 }
 
-static void print_text(const struct qyi_shape_bench *b, const struct qy_cache_stats *stats,
-                       double dense_ms, double step_ms, double ceiling)
+static void print_text(struct qyi_shape_bench *b, const struct qy_cache_stats *stats,
+                       const struct qyi_bench_summary *s, double ceiling)
 {
     const struct qyi_args *args = b->app->args;
-    char kv[32], index[32];
+    const struct qyi_cache_report report = {.cache = b->cache,
+                                            .n_layers = b->shape.n_layers,
+                                            .policy = b->app->retrieval.policy,
+                                            .stats = stats};
     printf(
-        "%u x (%u heads, %u KV heads, d = %u), batch %llu, context %llu; attention alone, random "
-        "rows\n",
+        "%u x (%u heads, %u KV heads, d = %u), batch %llu, context %llu, policy %s, budget %s: "
+        "%.1f tokens/s, median step %.3f ms of %llu\n",
         b->shape.n_layers, b->shape.n_heads, b->shape.n_kv_heads, b->shape.head_dim,
-        (unsigned long long)args->batch, (unsigned long long)args->context);
-    print_side(b, "dense", dense_ms, &b->dense);
-    print_side(b, b->app->retrieval.policy, step_ms, &b->sparse);
+        (unsigned long long)args->batch, (unsigned long long)args->context,
+        b->app->retrieval.policy, b->budget_text, (double)args->batch / s->step_ms * 1e3,
+        s->step_ms, (unsigned long long)b->steps.n_timed);
     printf(
-        "  %.2f times dense, %.2f %% of the rows attended; KV %s, index %s; memcpy reads %.1f "
-        "GB/s\n",
-        dense_ms / step_ms, 100.0 * qyi_attended(stats),
-        qy_format_size(stats->host_bytes, kv, sizeof kv),
-        qy_format_size(stats->index_bytes, index, sizeof index), ceiling);
+        "attention alone: rows are random, %.3g of a query is new at each step (--query-drift), "
+        "caches are swept between steps\n",
+        b->drift);
+    printf("KV is read at %.1f GB/s (memcpy reads %.1f GB/s on the same threads)\n",
+           qyi_bench_kv_gbps(stats), ceiling);
+    qyi_cache_report_print(&report, stdout);
+    printf("  device        %s, %u threads\n  decode step  ", qy_device_caps(b->dev)->name,
+           b->app->n_threads);
+    qyi_cache_stages_print(stats, (double)b->steps.n_timed, 3, stdout);
+    putchar('\n');
+    print_dense(b, s->step_ms);
+    qyi_bench_overlap_print(s);
 }
 
 void qyi_shape_report(struct qyi_shape_bench *b)
 {
-    struct qy_cache_stats stats;
-    const double dense_ms = (double)qyi_bench_median(b->dense.samples, b->n) * 1e-6;
-    const double step_ms = (double)qyi_bench_median(b->sparse.samples, b->n) * 1e-6;
+    const struct qyi_bench_summary summary = qyi_bench_steps_summary(&b->steps);
+    const struct qy_cache_stats stats = policy_stats(b);
     const double ceiling = qyi_bench_memcpy_gbps(b->app->rt.team);
-    qy_cache_stats(b->cache, &stats);
-    (b->app->args->json ? print_json : print_text)(b, &stats, dense_ms, step_ms, ceiling);
+    (b->app->args->json ? print_json : print_text)(b, &stats, &summary, ceiling);
 }

@@ -155,6 +155,12 @@ void qyi_bench_steps_json(struct qyi_bench_steps *steps, cJSON *object)
     }
 }
 
+double qyi_bench_kv_gbps(const struct qy_cache_stats *stats)
+{
+    const uint64_t ns = stats->stage_ns[QY_STAGE_ATTEND] + stats->stage_ns[QY_STAGE_SELECT];
+    return ns > 0 ? (double)stats->read_bytes / (double)ns : 0;
+}
+
 void qyi_bench_overlap_print(const struct qyi_bench_summary *s)
 {
     if (!(s->alone_ms > 0)) {

@@ -59,6 +59,11 @@ static const struct qyi_option options[] = {
     {NULL, "--heads", "N", NULL, AT(heads), QYI_BENCH, "of --shape: query heads"},
     {NULL, "--kv-heads", "N", NULL, AT(kv_heads), QYI_BENCH, "of --shape: KV heads"},
     {NULL, "--head-dim", "N", NULL, AT(head_dim), QYI_BENCH, "of --shape: elements of a head"},
+    {NULL, "--query-drift", "SHARE", NULL, AT(query_drift), QYI_BENCH,
+     "of --shape: share of a query that is new at each step, 0 to 1 (default 0.07: at a budget of "
+     "3 "
+     "% of 7,680 tokens .60 of the rows were there with slots for one step; with a real model "
+     ".61)"},
     {NULL, "--policy", "NAME", "retrieval.policy", 0, QYI_ENGINE | QYI_CALIBRATE,
      "which tokens a step attends to; --policy help lists them"},
     {NULL, "--budget", "B", "retrieval.budget", 0, QYI_ENGINE,

@@ -34,7 +34,7 @@ struct qyi_args {
     const char *file, *prompt, *system, *config, *trace, *dump;
     const char *report;                    /* of bench decode */
     const char *policies, *budgets, *task; /* of eval */
-    const char *shape;                     /* of bench decode */
+    const char *shape, *query_drift;       /* of bench decode */
     uint64_t heads, kv_heads, head_dim, layers;
     const char *output, *quality, *metric; /* of calibrate */
     const char *texts[QYI_MAX_TEXTS];
