@@ -91,9 +91,15 @@ struct qy_stream_stats {
 void qy_stream_stats(const struct qy_stream *stream, struct qy_stream_stats *stats);
 void qy_stream_stats_reset(struct qy_stream *stream);
 
-/* Faults, for tests: the command after the next `after` ones fails, or is never finished. Host
- * backend only; QY_ERR_UNSUPPORTED elsewhere. [owner] */
-enum qy_stream_fault { QY_STREAM_FAULT_NONE = 0, QY_STREAM_FAULT_ERROR, QY_STREAM_FAULT_STALL };
+/* Faults, for tests: the command after the next `after` ones fails, or is never finished; or, with
+ * DELAY, every command from now on (until NONE) is late by a random time below 0.2 ms, of seed
+ * `after`. Host backend only; QY_ERR_UNSUPPORTED elsewhere. [owner] */
+enum qy_stream_fault {
+    QY_STREAM_FAULT_NONE = 0,
+    QY_STREAM_FAULT_ERROR,
+    QY_STREAM_FAULT_STALL,
+    QY_STREAM_FAULT_DELAY
+};
 QY_MUST enum qy_status qy_stream_inject(struct qy_stream *stream, enum qy_stream_fault fault,
                                         uint32_t after);
 

@@ -425,7 +425,11 @@ enum qy_status qy_model_forward(struct qy_model *model, struct qy_cache *cache,
         book(model, QY_MODEL_OUTPUT, &pass.since, 0, n_logits);
     }
     if (st != QY_OK) {
+        char why[QY_FAILURE_BYTES];
         qy_step_abort(cache);
+        if (qy_step_failure(cache, why, sizeof why)[0] != '\0') {
+            return qy_error_set(err, st, "forward pass of %u tokens: %s", m, why);
+        }
         return qy_error_set(err, st, "forward pass of %u tokens: %s%s", m, qy_status_name(st),
                             st == QY_ERR_CORRUPT
                                 ? ": a value is not finite; the weights are damaged "

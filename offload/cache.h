@@ -30,6 +30,7 @@ struct qy_sequence {
     uint8_t **index;     /* [max_blocks] index bytes on the device; unified: addresses */
     int32_t *ids;        /* [max_tokens] token ids          */
     uint8_t *origins;    /* [max_tokens] enum qy_token_origin */
+    uint64_t failed_in;  /* step.serial of the step in which its rows did not move */
     uint32_t checked;    /* block where the next qy_sequence_check begins */
     /* Of a discrete device; see tier.h. */
     uint8_t **device;     /* [max_blocks] device blocks, from device_from on; else NULL */
@@ -80,8 +81,16 @@ struct qyi_lanes {
     struct qy_trace_lane *steps, *micro[QY_MICRO_BATCHES];
 };
 
+/* Rows that did not move. */
+struct qyi_failure {
+    enum qy_status status; /* QY_OK: none */
+    uint32_t layer;
+};
+
 struct qyi_step {
     int active;
+    uint64_t serial; /* steps begun */
+    struct qyi_failure failure;
     int appended; /* the policy has seen new tokens of it */
     uint32_t n_slices, n_rows;
     uint32_t n_layers_done;
@@ -287,6 +296,9 @@ void qyi_trace_plan(const struct qy_cache *cache, const struct qyi_plan_made *ma
 
 /* fill.c: arena bytes of one piece of fill_random's index (0: the policy has no append). */
 size_t qyi_fill_scratch(const struct qy_cache *cache);
+
+/* step_failure.c: rows of the micro-batch that runs did not move. */
+void qyi_step_fail(struct qy_cache *cache, enum qy_status status, uint32_t layer);
 
 /* step.c: leaves the running step, and forgets what it added. clean: nothing was written to its
  * blocks. */

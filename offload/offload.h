@@ -59,8 +59,7 @@ struct qy_cache_settings {
     int prefetch;            /* enum qy_prefetch */
     int64_t prefetch_rows;   /* of one (sequence, layer, KV head), at most; 0: all */
     int64_t copy_timeout_ms; /* a copy between home and device that takes longer has failed */
-    int64_t
-        verify_steps; /* qy_sequence_check_step: a sequence's blocks once in so many; 0: never */
+    int64_t verify_steps;    /* each block is verified once in so many steps; 0: never */
     /* The form of full blocks' rows at home, see offload/codec.h; "" is f16. */
     char home_codec[QY_SETTING_TEXT_BYTES];
     int home_group; /* enum qy_home_group */
@@ -135,8 +134,7 @@ QY_MUST enum qy_status qy_sequence_fill_random(struct qy_sequence *seq, uint32_t
 QY_MUST enum qy_status qy_sequence_verify(const struct qy_sequence *seq, struct qy_error *err);
 /* Where sealed blocks were found changed. */
 struct qy_damage {
-    uint32_t block,
-        first_token; /* the first block of the sequence that is not as it was sealed   */
+    uint32_t block, first_token; /* the sequence's first that is not as it was sealed */
     int ids; /* 1: somewhere the token ids, or the footer that vouches for them: the sequence can be
                 computed again from ids that the caller kept, not from qy_sequence_ids */
 };
@@ -232,6 +230,13 @@ QY_MUST enum qy_status qy_step_speculate(struct qy_cache *cache, uint32_t micro_
 QY_MUST enum qy_status qy_step_end(struct qy_cache *cache);
 /* Forgets what the step added. */
 void qy_step_abort(struct qy_cache *cache);
+/* After a qy_step_attend* that failed because rows did not move (QY_ERR_DEVICE, QY_ERR_TIMEOUT), until the
+ * next step begins: what failed, for people, and of which sequences; returns text. "": nothing of the
+ * kind. The micro-batch whose rows they were is concerned; a step of the others may go on at once, and
+ * a step of those concerned may be tried again. [owner] [noalloc] */
+enum { QY_FAILURE_BYTES = 400 }; /* enough for any */
+const char *qy_step_failure(const struct qy_cache *cache, char *text, size_t bytes);
+int qy_sequence_failed(const struct qy_sequence *seq); /* 1: it was one of them */
 
 /* ---- what happened --------------------------------------------------------------------------- */
 

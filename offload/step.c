@@ -118,6 +118,7 @@ static enum qy_status run_parts(struct qy_cache *cache, uint32_t micro_batch, ui
     }
     if (st != QY_OK) {
         cache->step.counts = before;
+        qyi_step_fail(cache, st, layer);
     }
     return st;
 }

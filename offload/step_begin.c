@@ -103,7 +103,11 @@ static enum qy_status reserve_slices(struct qy_cache *cache, const struct qy_ste
                             (unsigned long long)need, qy_pool_free_count(cache->home.pool),
                             qy_pool_total(cache->home.pool));
     }
-    return qy_error_set(err, st, "step: blocks on their way home from the device did not arrive");
+    return qy_error_set(
+        err, st,
+        "step: full blocks on their way home from the device did not arrive%s; nothing "
+        "is lost, they are sent again; try the step again",
+        st == QY_ERR_TIMEOUT ? " within cache.copy_timeout_ms" : "");
 }
 
 static enum qy_token_origin origin_of(const struct qy_step_slice *slice)
@@ -142,6 +146,8 @@ static void plan_slices(struct qy_cache *cache, const struct qy_step_slice *slic
     step->n_slices = n_slices;
     qyi_micro_batches_cut(cache);
     step->n_layers_done = 0;
+    step->failure = (struct qyi_failure){0};
+    step->serial++;
     step->appended = 0;
     step->counts = (struct qyi_counts){0};
     memset(step->layer_done, 0, cache->layout.n_layers);

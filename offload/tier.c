@@ -68,11 +68,12 @@ static enum qy_status too_small(const struct qy_cache *cache, const struct qyi_t
 
     return qy_error_set(
         err, QY_ERR_NOMEM,
-        "cache.device_bytes '%s': %u sequences of %u tokens need at least %s (rows %s, open blocks "
-        "%s, index %s, scratch of a step %s); raise it, or lower --batch, --ctx or the budget",
+        "cache.device_bytes '%s': %u sequences of %u tokens need at least %s (%llu bytes: rows %s, "
+        "open blocks %s, index %s, scratch of a step %s); raise it, or lower --batch, --ctx or "
+        "the budget",
         qy_format_size(given, text[0], SIZE_TEXT), cache->params.max_sequences,
         cache->params.max_tokens, qy_format_size(plan_bytes(plan), text[1], SIZE_TEXT),
-        qy_format_size(plan->slot_bytes, text[2], SIZE_TEXT),
+        (unsigned long long)plan_bytes(plan), qy_format_size(plan->slot_bytes, text[2], SIZE_TEXT),
         qy_format_size(plan->block_bytes + plan->stage_bytes, text[3], SIZE_TEXT),
         qy_format_size(plan->index_bytes + plan->map_bytes, text[4], SIZE_TEXT),
         qy_format_size(plan->scratch_bytes, text[5], SIZE_TEXT));

@@ -7,7 +7,7 @@
 #include "gpu/host/copy_engine.h"
 
 /* How long the owner polls before it sleeps. */
-enum { SPIN_NS = 10000, MAX_CAPACITY = 65536 };
+enum { SPIN_NS = 10000, MAX_CAPACITY = 65536, MOST_LATE_NS = 200000 /* by a fault */ };
 
 static void set_control(struct qy_stream *s, enum qyi_control control)
 {
@@ -115,6 +115,16 @@ void qy_stream_close(struct qy_stream *s)
     qy_free(mem, s);
 }
 
+/* How late the next command is to be. */
+static uint32_t next_late(struct qy_stream *s)
+{
+    if (s->late == 0) {
+        return 0;
+    }
+    s->late = (s->late * 1664525U + 1013904223U) | 1; /* never 0 */
+    return (s->late >> 8) % MOST_LATE_NS;
+}
+
 /* The next place of the ring, or NULL with the status to return. */
 static struct qyi_command *next_command(struct qy_stream *s, enum qy_status *st)
 {
@@ -135,6 +145,7 @@ static struct qyi_command *next_command(struct qy_stream *s, enum qy_status *st)
         command->fault = s->fault;
         s->fault = QY_STREAM_FAULT_NONE;
     }
+    command->late_ns = next_late(s);
     return command;
 }
 
@@ -153,7 +164,7 @@ enum qy_status qy_stream_gather(struct qy_stream *s, const struct qy_gather_item
     if (s->direction != QY_TO_DEVICE || (n_items > 0 && (items == NULL || base == NULL))) {
         return QY_ERR_INVALID;
     }
-    enum qy_status st;
+    enum qy_status st = QY_AGAIN;
     struct qyi_command *command = next_command(s, &st);
     if (command == NULL) {
         return st;
@@ -171,7 +182,7 @@ enum qy_status qy_stream_copy(struct qy_stream *s, const struct qy_copy_item *it
     if (n_items > 0 && items == NULL) {
         return QY_ERR_INVALID;
     }
-    enum qy_status st;
+    enum qy_status st = QY_AGAIN;
     struct qyi_command *command = next_command(s, &st);
     if (command == NULL) {
         return st;
@@ -293,8 +304,12 @@ void qy_stream_stats_reset(struct qy_stream *s)
 
 enum qy_status qy_stream_inject(struct qy_stream *s, enum qy_stream_fault fault, uint32_t after)
 {
-    if (fault < QY_STREAM_FAULT_NONE || fault > QY_STREAM_FAULT_STALL) {
+    if (fault < QY_STREAM_FAULT_NONE || fault > QY_STREAM_FAULT_DELAY) {
         return QY_ERR_INVALID;
+    }
+    if (fault == QY_STREAM_FAULT_NONE || fault == QY_STREAM_FAULT_DELAY) {
+        s->late = fault == QY_STREAM_FAULT_DELAY ? after | 1 : 0;
+        fault = QY_STREAM_FAULT_NONE;
     }
     s->fault = fault;
     s->fault_after = after;

@@ -95,6 +95,9 @@ static enum outcome run_command(struct qy_stream *s, struct qyi_command *command
     if (command->fault != QY_STREAM_FAULT_NONE) {
         return command->fault == QY_STREAM_FAULT_ERROR ? FAILED : STALLED;
     }
+    if (command->late_ns > 0 && !sleep_until(s, begin + command->late_ns)) {
+        return GIVEN_UP;
+    }
     uint64_t rows;
     const uint64_t bytes = qyi_command_bytes(command, &rows);
     uint64_t link_begin = 0;

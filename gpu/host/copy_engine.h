@@ -35,6 +35,7 @@ struct qyi_command {
     enum qy_stream_fault fault;
     void *base;
     uint64_t queued_ns;            /* when it was queued, if the link is slowed down             */
+    uint32_t late_ns;              /* waited for before it begins: a fault                       */
     struct qy_stream_stats totals; /* all commands up to this one; written by the engine         */
 };
 
@@ -61,6 +62,7 @@ struct qy_stream {
     int resetting;                  /* a reset began and is not through                      */
     enum qy_stream_fault fault;     /* for the command after the next fault_after            */
     uint32_t fault_after;
+    uint32_t late;               /* state of the random delays; 0: none                           */
     struct qy_stream_stats base; /* totals at the last qy_stream_stats_reset                 */
 
     /* written by the engine; NULL: no trace, or a link that is not slowed down */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The functions of a step use no heap: linked with the allocating functions wrapped and counted. */
 #include "tests/unit/offload/probe.h"
+#include "tests/unit/offload/tier_rig.h"
 
 #include <stdlib.h>
 
@@ -96,25 +97,28 @@ static void estimate_something(const struct qy_select_item *item)
     item->part_lse[0] = 0.5F;
 }
 
-static void count_of_steps(const struct rig_options *options)
+static void count_of_steps(const struct rig_options *given)
 {
     float *qkv = malloc(sizeof(float) * ROWS * RIG_STRIDE);
     float *out = malloc(sizeof(float) * ROWS * RIG_OUT);
+    struct rig_options o = *given;
     struct qy_sequence *seq[3];
     struct rig rig;
     const long before = n_calls;
 
     assert_true(qkv && out);
-    rig_open(&rig, options);
+    o.max_tokens = 700;
+    o.max_step_tokens = 64;
+    rig_open(&rig, &o);
     assert_true(n_calls > before); /* the count sees what the library takes */
-    if (options->ops && options->ops->caps.partial) {
+    if (o.ops && o.ops->caps.partial) {
         probe_of(&rig)->on_select = estimate_something;
     }
     for (int s = 0; s < 3; s++) {
         seq[s] = rig_sequence(&rig);
         assert_int_equal(qy_sequence_fill_random(seq[s], 90, 1), QY_OK);
     }
-    for (int step = 0; step < 20; step++) { /* blocks are taken and sealed on the way */
+    for (int step = 0; step < 100; step++) { /* blocks are taken and sealed on the way */
         assert_int_equal(calls_of_step(&rig, seq, qkv, out), 0);
     }
     rig_close(&rig);
@@ -149,10 +153,36 @@ static void steps_use_no_heap(void **state)
         &(struct rig_options){.ops = &ops, .budget = "0.1", .threads = 2, .retrieval = &settings});
 }
 
+/* Pulls, pushes, two micro-batches, blocks that go home, and what passes through the stages. */
+static void steps_on_a_discrete_device_use_no_heap(void **state)
+{
+    static const char *const policies[] = {"dense", "window", "quest", "exact"};
+    static const enum qy_plan_mode plans[] = {QY_PLAN_PULL, QY_PLAN_PUSH, QY_PLAN_AUTO};
+    (void)state;
+
+    for (size_t i = 0; i < sizeof(policies) / sizeof(policies[0]) * 3; i++) {
+        struct rig_options o = {.policy = policies[i / 3],
+                                .budget = "0.1",
+                                .f16 = 1,
+                                .threads = 2,
+                                .max_tokens = 700,
+                                .max_step_tokens = 64,
+                                .device = "host-discrete:64M",
+                                .plan = QY_PLAN_PUSH, /* of which auto needs as much */
+                                .micro_batches = 2};
+
+        o.device_bytes = tier_least_bytes(&o);
+        o.device_bytes += o.device_bytes / 4;
+        o.plan = plans[i % 3];
+        count_of_steps(&o);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(steps_use_no_heap),
+        cmocka_unit_test(steps_on_a_discrete_device_use_no_heap),
     };
     return cmocka_run_group_tests_name("fault.offload.heap", tests, NULL, NULL);
 }

@@ -1,29 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Which rows are on the device, and whose slot is given away: cases by hand. */
-#include "tests/support/test.h"
-
-#include "offload/residency.h"
+#include "tests/unit/offload/residency_bed.h"
 
 #include <string.h>
 
-enum { MOST = 64, FIRST = 100 };
-
-static struct qyi_residency *open_with(enum qy_eviction eviction, uint32_t n_sets, uint32_t n_heads,
-                                       uint32_t max_tokens, uint32_t slots)
-{
-    const struct qy_allocator mem = qy_allocator_system();
-    const struct qyi_residency_params params = {.n_sets = n_sets,
-                                                .n_heads = n_heads,
-                                                .max_tokens = max_tokens,
-                                                .slots_per_set = slots,
-                                                .first_slot = FIRST,
-                                                .eviction = eviction};
-    struct qyi_residency *r = NULL;
-
-    assert_int_equal(qyi_residency_open(&mem, &params, &r, NULL), QY_OK);
-    assert_true(qyi_residency_sound(r));
-    return r;
-}
+enum { MOST = 64, FIRST = RESIDENCY_FIRST };
 
 /* Asks set 0, head 0 for ids, in a step of their own when `begin`. Returns the number of misses. */
 static uint32_t ask(struct qyi_residency *r, int begin, uint32_t n, const uint32_t *ids,
@@ -58,7 +39,7 @@ static void free_slots_go_first_and_in_order(void **state)
 {
     (void)state;
     for (int e = QY_EVICT_LRU; e <= QY_EVICT_CLOCK; e++) {
-        struct qyi_residency *r = open_with((enum qy_eviction)e, 1, 1, 32, 6);
+        struct qyi_residency *r = residency_bed((enum qy_eviction)e, 1, 1, 32, 6);
         uint32_t slots[MOST];
 
         assert_int_equal(ASK(3, 4, 9), 3);
@@ -80,7 +61,7 @@ static void free_slots_go_first_and_in_order(void **state)
 
 static void lru_gives_away_what_was_not_asked_for_longest(void **state)
 {
-    struct qyi_residency *r = open_with(QY_EVICT_LRU, 1, 1, 32, 4);
+    struct qyi_residency *r = residency_bed(QY_EVICT_LRU, 1, 1, 32, 4);
     uint32_t slots[MOST];
     (void)state;
 
@@ -109,7 +90,7 @@ static void lru_lets_old_ages_fall_together(void **state)
     (void)state;
 
     for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
-        struct qyi_residency *r = open_with(QY_EVICT_LRU, 1, 1, 32, 2);
+        struct qyi_residency *r = residency_bed(QY_EVICT_LRU, 1, 1, 32, 2);
         uint32_t slots[MOST];
 
         assert_int_equal(ASK(1, 2), 2);
@@ -125,7 +106,7 @@ static void lru_lets_old_ages_fall_together(void **state)
 
 static void lfu_keeps_what_was_asked_for_often(void **state)
 {
-    struct qyi_residency *r = open_with(QY_EVICT_LFU, 1, 1, 64, 3);
+    struct qyi_residency *r = residency_bed(QY_EVICT_LFU, 1, 1, 64, 3);
     uint32_t slots[MOST];
     (void)state;
 
@@ -153,7 +134,7 @@ static void lfu_keeps_what_was_asked_for_often(void **state)
 
 static void clock_gives_a_second_chance(void **state)
 {
-    struct qyi_residency *r = open_with(QY_EVICT_CLOCK, 1, 1, 64, 4);
+    struct qyi_residency *r = residency_bed(QY_EVICT_CLOCK, 1, 1, 64, 4);
     uint32_t slots[MOST];
     (void)state;
 
@@ -174,7 +155,7 @@ static void slots_that_run_out_change_nothing(void **state)
 {
     (void)state;
     for (int e = QY_EVICT_LRU; e <= QY_EVICT_CLOCK; e++) {
-        struct qyi_residency *r = open_with((enum qy_eviction)e, 1, 1, 32, 3);
+        struct qyi_residency *r = residency_bed((enum qy_eviction)e, 1, 1, 32, 3);
         const uint32_t ids[] = {7, 8, 9};
         const uint32_t misses[] = {0, 1, 2};
         uint32_t slots[MOST];
@@ -204,7 +185,7 @@ static void one_slot_is_enough(void **state)
 {
     (void)state;
     for (int e = QY_EVICT_LRU; e <= QY_EVICT_CLOCK; e++) {
-        struct qyi_residency *r = open_with((enum qy_eviction)e, 1, 1, 8, 1);
+        struct qyi_residency *r = residency_bed((enum qy_eviction)e, 1, 1, 8, 1);
         uint32_t slots[MOST];
 
         for (uint32_t i = 0; i < 40; i++) {
@@ -220,7 +201,7 @@ static void one_slot_is_enough(void **state)
 
 static void what_is_given_back_is_free(void **state)
 {
-    struct qyi_residency *r = open_with(QY_EVICT_LRU, 1, 1, 32, 4);
+    struct qyi_residency *r = residency_bed(QY_EVICT_LRU, 1, 1, 32, 4);
     const uint32_t back[] = {2, 3, 30};
     uint32_t slots[MOST];
     (void)state;
@@ -292,7 +273,7 @@ static void a_guess_is_part_of_the_step_that_follows(void **state)
     static const uint32_t guess[2] = {5, 6};
     (void)state;
     for (int e = QY_EVICT_LRU; e <= QY_EVICT_CLOCK; e++) {
-        struct qyi_residency *r = open_with((enum qy_eviction)e, 1, 1, 32, 4);
+        struct qyi_residency *r = residency_bed((enum qy_eviction)e, 1, 1, 32, 4);
         uint32_t slots[MOST];
         uint32_t misses[MOST];
 
@@ -318,7 +299,7 @@ static void a_guess_is_part_of_the_step_that_follows(void **state)
 static void lfu_gives_away_a_wrong_guess_first(void **state)
 {
     static const uint32_t guess = 9;
-    struct qyi_residency *r = open_with(QY_EVICT_LFU, 1, 1, 32, 3);
+    struct qyi_residency *r = residency_bed(QY_EVICT_LFU, 1, 1, 32, 3);
     uint32_t slots[MOST];
     uint32_t miss = 0;
     (void)state;

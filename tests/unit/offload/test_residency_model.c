@@ -1,28 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The residency cache against a plain model: random steps, rows given back, sequences cut. */
-#include "tests/support/test.h"
-
-#include "offload/residency.h"
+#include "tests/unit/offload/residency_bed.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { SETS = 3, HEADS = 2, TOKENS = 48, SLOTS = 40, FIRST = 100, NONE = -1 };
+enum { SETS = 3, HEADS = 2, TOKENS = 48, SLOTS = 40, FIRST = RESIDENCY_FIRST, NONE = -1 };
 
 static struct qyi_residency *open_with(enum qy_eviction eviction, uint32_t slots)
 {
-    const struct qy_allocator mem = qy_allocator_system();
-    const struct qyi_residency_params params = {.n_sets = SETS,
-                                                .n_heads = HEADS,
-                                                .max_tokens = TOKENS,
-                                                .slots_per_set = slots,
-                                                .first_slot = FIRST,
-                                                .eviction = eviction};
-    struct qyi_residency *r = NULL;
-
-    assert_int_equal(qyi_residency_open(&mem, &params, &r, NULL), QY_OK);
-    assert_true(qyi_residency_sound(r));
-    return r;
+    return residency_bed(eviction, SETS, HEADS, TOKENS, slots);
 }
 
 /* One set, as the comments of residency.h and residency.c tell it: argmin by search. */

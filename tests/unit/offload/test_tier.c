@@ -3,7 +3,7 @@
  * A discrete device gives the bits of the unified one: every policy, much device memory and the
  * least that is accepted, prefill in chunks, single tokens, cuts, copies and closed sequences.
  */
-#include "tests/unit/offload/rig.h"
+#include "tests/unit/offload/tier_rig.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -12,40 +12,6 @@
 #include "offload/cache.h"
 
 enum { N_PREFILL = 240, N_DECODE = 40, OUT = RIG_LAYERS * RIG_OUT };
-
-static const struct rig_options base = {.policy = "exact",
-                                        .budget = "0.1",
-                                        .f16 = 1,
-                                        .threads = 2,
-                                        .max_step_tokens = 64,
-                                        .plan = QY_PLAN_PULL};
-
-/* The least device_bytes that a cache opens with. */
-static uint64_t least_bytes(const struct rig_options *options)
-{
-    uint64_t lo = 0; /* refused */
-    uint64_t hi = (uint64_t)64 << 20;
-
-    while (hi - lo > 4096) {
-        struct rig_options o = *options;
-        struct rig rig;
-        struct qy_error err = {0};
-
-        o.device_bytes = lo + (hi - lo) / 2;
-        rig_prepare(&rig, &o);
-        const enum qy_status st = qy_cache_open(&rig.params, &rig.cache, &err);
-        if (st == QY_OK) {
-            hi = o.device_bytes;
-        } else {
-            assert_int_equal(st, QY_ERR_NOMEM);
-            assert_non_null(strstr(err.text, "cache.device_bytes"));
-            lo = o.device_bytes;
-            rig.cache = NULL;
-        }
-        rig_close(&rig);
-    }
-    return hi;
-}
 
 /* Single tokens of two sequences, of different lengths: of streams `stream` and the next. */
 static void decode(struct rig *rig, struct qy_sequence *const *seqs, uint32_t stream, uint32_t n,
@@ -140,7 +106,7 @@ static void expect_same(const struct rig_options *options, const char *what)
     const size_t n = run(&rig, want);
     rig_close(&rig);
     o.device = "host-discrete:64M";
-    const uint64_t least = least_bytes(&o);
+    const uint64_t least = tier_least_bytes(&o);
     const uint64_t sizes[3] = {least, least + least / 3, 0};
     for (int i = 0; i < 3; i++) {
         struct qy_cache_stats stats;
@@ -178,7 +144,7 @@ static void tier_every_policy_gives_the_bits_of_the_unified_device(void **state)
     (void)state;
 
     for (size_t i = 0; i < sizeof(policies) / sizeof(policies[0]); i++) {
-        struct rig_options o = base;
+        struct rig_options o = tier_base;
 
         o.policy = policies[i];
         expect_same(&o, policies[i]);
@@ -188,7 +154,7 @@ static void tier_every_policy_gives_the_bits_of_the_unified_device(void **state)
 /* Where everything fits, dense keeps it: also of copies and random rows. */
 static void tier_dense_moves_nothing_where_all_fits(void **state)
 {
-    struct rig_options o = base;
+    struct rig_options o = tier_base;
     struct rig rig;
     struct rig unified;
     float want[2 * OUT];
@@ -227,7 +193,7 @@ static void tier_dense_moves_nothing_where_all_fits(void **state)
 
 static void tier_large_blocks_and_f32_rows(void **state)
 {
-    struct rig_options o = base;
+    struct rig_options o = tier_base;
     (void)state;
 
     o.block_tokens = 128;
@@ -249,7 +215,7 @@ static void tier_pushes_give_the_same_answer(void **state)
 
     assert_true(want && have);
     for (int i = 0; i < 6; i++) {
-        struct rig_options o = base;
+        struct rig_options o = tier_base;
         struct qy_cache_stats stats;
         struct rig rig;
 
@@ -259,7 +225,7 @@ static void tier_pushes_give_the_same_answer(void **state)
         rig_close(&rig);
         o.device = "host-discrete:64M";
         o.plan = QY_PLAN_PUSH; /* which is opened without a measurement */
-        o.device_bytes = least_bytes(&o);
+        o.device_bytes = tier_least_bytes(&o);
         o.plan = modes[i / 3];
         o.micro_batches = (uint32_t)i % 3 + 1;
         rig_open(&rig, &o);
@@ -293,7 +259,7 @@ static void tier_pushes_of_a_deterministic_device_give_the_same_bits(void **stat
     (void)state;
 
     for (size_t i = 0; i < sizeof(policies) / sizeof(policies[0]); i++) {
-        struct rig_options o = base;
+        struct rig_options o = tier_base;
 
         o.policy = policies[i];
         o.plan = modes[i];
@@ -302,147 +268,9 @@ static void tier_pushes_of_a_deterministic_device_give_the_same_bits(void **stat
     }
 }
 
-/* A step of one token of each sequence; the status of the layer that fails, or of its end. */
-static enum qy_status try_step(struct rig *rig, struct qy_sequence *const *seqs, float *out)
-{
-    static float qkv[2 * RIG_STRIDE];
-    const uint32_t streams[2] = {1, 2};
-    int32_t ids[2];
-    struct qy_step_slice slices[2];
-    enum qy_status st;
-
-    for (int i = 0; i < 2; i++) {
-        ids[i] = rig_token(streams[i], qy_sequence_tokens(seqs[i]));
-        slices[i] = (struct qy_step_slice){.seq = seqs[i], .n_tokens = 1, .ids = &ids[i]};
-    }
-    st = qy_step_begin(rig->cache, slices, 2, NULL);
-    for (uint32_t layer = 0; st == QY_OK && layer < RIG_LAYERS; layer++) {
-        const struct qy_qkv args = {.q = qkv,
-                                    .k = qkv + RIG_K_AT,
-                                    .v = qkv + RIG_V_AT,
-                                    .stride = RIG_STRIDE,
-                                    .out = out + (size_t)layer * 2 * RIG_OUT};
-
-        for (int i = 0; i < 2; i++) {
-            rig_qkv(streams[i], layer, qy_sequence_tokens(seqs[i]), qkv + i * RIG_STRIDE);
-        }
-        st = qy_step_attend(rig->cache, layer, &args);
-    }
-    if (st != QY_OK) {
-        qy_step_abort(rig->cache);
-        return st;
-    }
-    return qy_step_end(rig->cache);
-}
-
-/* Two caches in step; pulls of the second fail or stall now and then. A step that fails says so and
- * leaves nothing behind: done again, it gives the bits of the first cache. */
-static void tier_faults_of_a_pull_fail_one_step_only(void **state)
-{
-    static const enum qy_stream_fault faults[2] = {QY_STREAM_FAULT_ERROR, QY_STREAM_FAULT_STALL};
-    static const enum qy_status expected[2] = {QY_ERR_DEVICE, QY_ERR_TIMEOUT};
-    float want[RIG_LAYERS * 2 * RIG_OUT];
-    float have[RIG_LAYERS * 2 * RIG_OUT];
-    struct rig_options o = base;
-    struct rig good;
-    struct rig bad;
-    struct qy_sequence *seqs[2][2];
-    int failed = 0;
-    (void)state;
-
-    rig_open(&good, &o);
-    o.device = "host-discrete:64M";
-    o.device_bytes = least_bytes(&o);
-    o.copy_timeout_ms = 1000; /* far above what a busy machine pauses for */
-    o.micro_batches = 2;
-    rig_open(&bad, &o);
-    for (int i = 0; i < 2; i++) {
-        struct rig *rig = i == 0 ? &good : &bad;
-
-        seqs[i][0] = rig_sequence(rig);
-        seqs[i][1] = rig_sequence(rig);
-        rig_prefill(rig, seqs[i][0], 1, 250, 64, NULL);
-        rig_prefill(rig, seqs[i][1], 2, 200, 64, NULL);
-    }
-    for (int i = 0; i < 40; i++) {
-        const int kind = i / 5 % 2;
-
-        assert_int_equal(try_step(&good, seqs[0], want), QY_OK);
-        if (i % 5 == 4) {
-            assert_int_equal(qy_stream_inject(bad.cache->tier.in, faults[kind], (uint32_t)i % 2),
-                             QY_OK);
-        }
-        enum qy_status st = try_step(&bad, seqs[1], have);
-        if (st != QY_OK) {
-            assert_int_equal(st, expected[kind]);
-            failed++;
-            st = try_step(&bad, seqs[1], have);
-        }
-        assert_int_equal(st, QY_OK);
-        assert_int_equal(qy_stream_inject(bad.cache->tier.in, QY_STREAM_FAULT_NONE, 0), QY_OK);
-        assert_true(qyi_residency_sound(bad.cache->tier.residency));
-        assert_memory_equal(want, have, sizeof(want));
-    }
-    assert_true(failed >= 4);
-    rig_close(&good);
-    rig_close(&bad);
-}
-
-/* Copies home fail and stall: no token is lost, and in the end every block is home and sealed. */
-static void tier_blocks_that_do_not_get_home_are_sent_again(void **state)
-{
-    float want[RIG_LAYERS * 2 * RIG_OUT];
-    float have[RIG_LAYERS * 2 * RIG_OUT];
-    struct rig_options o = base;
-    struct rig good;
-    struct rig bad;
-    struct qy_sequence *seqs[2][2];
-    struct qy_cache_stats stats;
-    struct qy_error err = {0};
-    (void)state;
-
-    rig_open(&good, &o);
-    o.device = "host-discrete:64M";
-    o.copy_timeout_ms = 1000; /* far above what a busy machine pauses for */
-    rig_open(&bad, &o);
-    for (int i = 0; i < 2; i++) {
-        struct rig *rig = i == 0 ? &good : &bad;
-
-        seqs[i][0] = rig_sequence(rig);
-        seqs[i][1] = rig_sequence(rig);
-        rig_prefill(rig, seqs[i][0], 1, 50, 64, NULL);
-        rig_prefill(rig, seqs[i][1], 2, 20, 64, NULL);
-    }
-    for (int i = 0; i < 120; i++) {
-        const enum qy_stream_fault fault = i < 60 ? QY_STREAM_FAULT_ERROR : QY_STREAM_FAULT_STALL;
-
-        if (i % 20 == 10) {
-            assert_int_equal(qy_stream_inject(bad.cache->tier.out, fault, 0), QY_OK);
-        }
-        assert_int_equal(try_step(&good, seqs[0], want), QY_OK);
-        enum qy_status st = try_step(&bad, seqs[1], have);
-        if (st != QY_OK) { /* no device block was free, and the way home was blocked */
-            st = try_step(&bad, seqs[1], have);
-        }
-        assert_int_equal(st, QY_OK);
-        assert_memory_equal(want, have, sizeof(want));
-    }
-    qy_cache_stats(bad.cache, &stats);
-    assert_true(stats.copy_failures >= 3);
-    for (int i = 0; i < 2; i++) {
-        assert_int_equal(qyi_tier_settle(seqs[1][i], 1), QY_OK);
-        assert_int_equal(seqs[1][i]->n_sealed, qy_sequence_tokens(seqs[1][i]) / 16);
-        if (qy_sequence_verify(seqs[1][i], &err) != QY_OK) {
-            fail_msg("%s", err.text);
-        }
-    }
-    rig_close(&good);
-    rig_close(&bad);
-}
-
 static void tier_halves_of_a_layer_come_in_order(void **state)
 {
-    struct rig_options o = base;
+    struct rig_options o = tier_base;
     static float qkv[2 * RIG_STRIDE];
     static float out[2 * RIG_OUT];
     const struct qy_qkv args = {
@@ -488,8 +316,6 @@ int main(void)
         cmocka_unit_test(tier_large_blocks_and_f32_rows),
         cmocka_unit_test(tier_pushes_give_the_same_answer),
         cmocka_unit_test(tier_pushes_of_a_deterministic_device_give_the_same_bits),
-        cmocka_unit_test(tier_faults_of_a_pull_fail_one_step_only),
-        cmocka_unit_test(tier_blocks_that_do_not_get_home_are_sent_again),
         cmocka_unit_test(tier_halves_of_a_layer_come_in_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
