@@ -100,13 +100,16 @@ enum qy_status qyi_tier_give_up(struct qy_cache *cache)
 
 void qyi_tier_step_end(struct qy_sequence *seq)
 {
-    /* From here on the block's rows are those that come back from its home. Where the same answer is
-     * wanted, when it got there must not show. */
-    const int wait = seq->cache->cuts_lists && seq->cache->home_layers != NULL;
-    enum qy_status st = send_home(seq);
+    /* Once a coded block is home, its rows are what comes back from there: when it arrives must not
+     * show. So it is waited for one step later, and at once where the batch must not show either. */
+    const int coded = seq->cache->home_layers != NULL;
+    enum qy_status st = coded ? qyi_tier_settle(seq, 1) : QY_OK;
 
     if (st == QY_OK) {
-        st = qyi_tier_settle(seq, wait);
+        st = send_home(seq);
+    }
+    if (st == QY_OK && (!coded || seq->cache->cuts_lists)) {
+        st = qyi_tier_settle(seq, coded);
     }
     if (st != QY_OK) {
         (void)!qyi_tier_give_up(seq->cache); /* a step that lacks the room says so */

@@ -53,6 +53,12 @@ static void open_survives_every_failing_allocation(void **state)
     }
     survive_every_failing_allocation(
         &(struct rig_options){.ops = &ops, .budget = "0.1", .retrieval = &settings});
+    survive_every_failing_allocation(&(struct rig_options){.policy = "exact",
+                                                           .budget = "0.1",
+                                                           .f16 = 1,
+                                                           .device = "host-discrete:64M",
+                                                           .plan = QY_PLAN_PUSH,
+                                                           .home_codec = "4bit+1:f16"});
 }
 
 int main(void)
