@@ -427,6 +427,9 @@ enum qy_status qy_model_forward(struct qy_model *model, struct qy_cache *cache,
     if (st != QY_OK) {
         char why[QY_FAILURE_BYTES];
         qy_step_abort(cache);
+        if (qy_cache_fault(cache)[0] != '\0') {
+            return qy_error_set(err, st, "forward pass of %u tokens: %s", m, qy_cache_fault(cache));
+        }
         if (qy_step_failure(cache, why, sizeof why)[0] != '\0') {
             return qy_error_set(err, st, "forward pass of %u tokens: %s", m, why);
         }

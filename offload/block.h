@@ -11,16 +11,25 @@
 
 #include "offload/layout.h"
 
+/* Ids are places in the pool. With a disk tier (home_disk.h) there are more ids than places, and `frames`
+ * says which place a block has, if any. */
 struct qyi_home {
     struct qy_pool *pool;
-    uint64_t *generations; /* [n_blocks] */
+    uint32_t n_ids;
+    uint64_t *generations; /* [n_ids] */
+    uint32_t *frames;      /* [n_ids] place in the pool, or QYI_NO_FRAME; NULL: the id itself */
+    uint32_t *free_ids;    /* stack; NULL as above */
+    uint32_t n_free_ids;
     struct qyi_layout layout;
     struct qy_allocator mem;
 };
 
-/* A pool of n_blocks on the NUMA node where the team runs. home is zeroed on failure. */
+#define QYI_NO_FRAME UINT32_MAX
+
+/* A pool of n_blocks on the NUMA node where the team runs, and n_ids names for blocks, at least as
+ * many. home is zeroed on failure. */
 QY_MUST enum qy_status qyi_home_open(const struct qy_runtime *rt, const struct qyi_layout *layout,
-                                     uint32_t n_blocks, struct qyi_home *home,
+                                     uint32_t n_blocks, uint32_t n_ids, struct qyi_home *home,
                                      struct qy_error *err);
 void qyi_home_close(struct qyi_home *home);
 /* n blocks, their ids and addresses, all or none. QY_AGAIN: not so many are free. [noalloc] */
@@ -28,6 +37,11 @@ QY_MUST enum qy_status qyi_home_get(struct qyi_home *home, uint32_t n, uint32_t 
                                     uint8_t **addresses);
 /* clean != 0: nothing was written to the block since qyi_home_get. [noalloc] */
 void qyi_home_put(struct qyi_home *home, uint32_t id, int clean);
+/* With a disk tier: a block without a place gets one (QY_AGAIN: none is free), or leaves its own, which is
+ * zeroed. [noalloc] */
+QY_MUST enum qy_status qyi_home_take_frame(struct qyi_home *home, uint32_t id, uint8_t **address);
+void qyi_home_give_frame(struct qyi_home *home, uint32_t id);
+uint32_t qyi_home_free_ids(const struct qyi_home *home);
 
 static inline struct qyi_footer *qyi_block_footer(const struct qyi_layout *layout, uint8_t *block)
 {

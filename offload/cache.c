@@ -41,23 +41,42 @@ static enum qy_status check_params(const struct qy_cache_params *p, struct qy_er
     return QY_OK;
 }
 
-static enum qy_status open_home(struct qy_cache *cache, uint64_t fixed_bytes, struct qy_error *err)
+/* n_slots: blocks that the disk tier's file is to hold; 0: there is none, or host memory holds all. */
+static enum qy_status open_home(struct qy_cache *cache, uint64_t fixed_bytes, uint32_t *n_slots,
+                                struct qy_error *err)
 {
+    const struct qy_cache_params *p = &cache->params;
+    const uint64_t most = (uint64_t)cache->max_blocks * p->max_sequences;
+    const uint64_t on_disk = qyi_home_disk_blocks(cache);
+    const uint64_t slots = on_disk < most ? on_disk : most;
     struct qy_memory_info memory;
     uint32_t n_blocks;
 
+    if (p->settings.disk_bytes > 0 && on_disk < 2) {
+        return qy_error_set(err, QY_ERR_CONFIG,
+                            "cache.disk_bytes: %llu bytes; one block takes %zu, and at least 2 are "
+                            "accepted; raise it, or set 0 for no disk tier",
+                            (unsigned long long)p->settings.disk_bytes, cache->layout.block_bytes);
+    }
     qy_memory_read(&memory);
     const struct qyi_sizing want = {.max_sequences = cache->params.max_sequences,
                                     .max_tokens = cache->params.max_tokens,
                                     .total_tokens = cache->params.total_tokens,
                                     .host_bytes = cache->params.settings.host_bytes,
                                     .usable_bytes = memory.usable,
-                                    .fixed_bytes = fixed_bytes};
+                                    .fixed_bytes =
+                                        fixed_bytes + qyi_home_disk_bytes(cache, slots, most),
+                                    .disk_blocks = slots > 0 ? slots - 1 : 0,
+                                    .least_blocks = qyi_home_disk_least(cache)};
     const enum qy_status st = qyi_size_pool(&cache->layout, &want, &n_blocks, err);
     if (st != QY_OK) {
         return st;
     }
-    return qyi_home_open(cache->rt, &cache->layout, n_blocks, &cache->home, err);
+    /* one place of the file stays free: a block that must come up can always change with another */
+    const uint64_t ids = slots > 0 && n_blocks + slots - 1 < most ? n_blocks + slots - 1 : most;
+    *n_slots = n_blocks < most ? (uint32_t)slots : 0;
+    return qyi_home_open(cache->rt, &cache->layout, n_blocks,
+                         *n_slots > 0 ? (uint32_t)ids : n_blocks, &cache->home, err);
 }
 
 /* The settings of retrieval, and what the policy wants of the cache. */
@@ -134,10 +153,14 @@ static enum qy_status open_parts(struct qy_cache *cache, struct qy_error *err)
 {
     struct qy_cache_params *p = &cache->params;
     const int unified = qy_device_caps(cache->dev)->unified;
+    uint32_t n_slots = 0;
     enum qy_status st = qyi_lanes_open(cache, err);
 
     if (st == QY_OK) {
         st = open_policy(cache, err);
+    }
+    if (st == QY_OK) {
+        st = qyi_home_disk_check(cache, err);
     }
     if (st != QY_OK) {
         return st;
@@ -151,13 +174,16 @@ static enum qy_status open_parts(struct qy_cache *cache, struct qy_error *err)
         return st;
     }
     cache->max_blocks = (uint32_t)qyi_layout_blocks(&cache->layout, p->max_tokens);
-    st = open_home(cache, qyi_reserve_bytes(cache), err);
+    st = open_home(cache, qyi_reserve_bytes(cache), &n_slots, err);
     if (st != QY_OK) {
         return st;
     }
     st = qyi_reserve(cache, err);
     if (st == QY_OK && !unified) {
         st = open_tier(cache, err);
+    }
+    if (st == QY_OK) {
+        st = qyi_home_disk_open(cache, n_slots, err);
     }
     /* where rows must be moved first, choosing always pays */
     if (st == QY_OK && unified && p->policy->caps.skip_short && p->retrieval->min_tokens < 0) {
@@ -211,6 +237,7 @@ void qy_cache_close(struct qy_cache *cache)
 
     qyi_tier_close(cache);
     qyi_lanes_close(cache);
+    qyi_home_disk_close(cache);
     qyi_reserve_free(cache);
     qyi_home_close(&cache->home);
     qy_free(mem, cache->home_layers);

@@ -9,6 +9,7 @@
 #define QYI_OFFLOAD_CACHE_H
 
 #include "offload/block.h"
+#include "offload/home_disk.h"
 #include "offload/last_lists.h"
 #include "offload/micro_choice.h"
 #include "offload/policy_open.h"
@@ -23,10 +24,12 @@ struct qy_sequence {
     uint32_t n_tokens;   /* finished: the running step's not counted */
     uint32_t n_blocks;   /* held, the running step's included        */
     uint32_t n_sealed;   /* blocks 0 .. n_sealed - 1 are sealed      */
+    uint32_t n_down;     /* blocks that lie in the file of the disk tier */
     uint32_t *blocks;    /* [max_blocks] ids in the home    */
     uint8_t **addresses; /* [max_blocks] where the rows are: the home, or a device block until the
                             block is sealed                 */
-    uint8_t **homes;     /* [max_blocks] in the home; unified: addresses */
+    uint8_t **homes;     /* [max_blocks] in the home; unified: addresses. NULL, as addresses: on the
+                            disk, see home_disk.h                       */
     uint8_t **index;     /* [max_blocks] index bytes on the device; unified: addresses */
     int32_t *ids;        /* [max_tokens] token ids          */
     uint8_t *origins;    /* [max_tokens] enum qy_token_origin */
@@ -125,6 +128,7 @@ struct qy_cache {
     struct qyi_home_layer *home_layers; /* [n_layers]; NULL: no layer's rows at home are coded */
     struct qyi_home home;
     struct qyi_tier tier;
+    struct qyi_home_disk disk;
     struct qyi_selection_rule rule;
     struct qy_cache_cost cost; /* behind rule.min_tokens */
     struct qyi_audit audit;
@@ -150,6 +154,13 @@ struct qy_cache {
     uint64_t stage_ns[QY_STAGE_COUNT];
     struct qyi_lanes lanes;
 };
+
+/* The footer of a block, and the checksums of its slabs, wherever its rows lie. */
+static inline struct qyi_footer *qyi_sequence_footer(const struct qy_sequence *seq, uint32_t b)
+{
+    return seq->homes[b] ? qyi_block_footer(&seq->cache->layout, seq->homes[b])
+                         : qyi_home_disk_footer(seq, b);
+}
 
 static inline struct qy_rows qyi_sequence_rows(const struct qy_sequence *seq, uint32_t layer,
                                                uint32_t kv_head)

@@ -236,33 +236,30 @@ static void draw_ids(struct qy_sequence *seq, uint32_t n, uint64_t *state)
     }
 }
 
-enum qy_status qy_sequence_fill_random(struct qy_sequence *seq, uint32_t n, uint64_t seed)
+/* The next job->n tokens; state: of the ids. */
+static enum qy_status fill_some(struct qy_sequence *seq, struct fill_job *job, uint64_t *state)
 {
     struct qy_cache *cache = seq->cache;
-
-    if (seq->in_step || n > cache->params.max_tokens - seq->n_tokens ||
-        (cache->tier.present && seq->n_tokens % cache->layout.block_tokens != 0)) {
-        return QY_ERR_INVALID;
-    }
+    const uint32_t n = job->n;
+    const uint64_t blocks = qyi_layout_blocks(&cache->layout, (uint64_t)seq->n_tokens + n);
     enum qy_status st = cache->tier.present ? qyi_tier_settle(seq, 1) : QY_OK;
+
+    if (st == QY_OK) {
+        st = qyi_home_disk_room(cache, blocks - seq->n_blocks);
+    }
     if (st == QY_OK) {
         st = qyi_sequence_reserve(seq, seq->n_tokens + n);
     }
     if (st != QY_OK) {
         return st;
     }
-    struct fill_job job = {.seq = seq, .first = seq->n_tokens, .n = n, .seed = seed};
-    uint64_t state = seed;
-    for (int i = 0; i < TABLE; i++) {
-        job.f32[i] = near_normal(&state);
-        job.f16[i] = qy_f16_from_f32(job.f32[i]);
-    }
-    draw_ids(seq, n, &state); /* blocks that are sealed as they fill need them before */
+    draw_ids(seq, n, state); /* blocks that are sealed as they fill need them before */
     if (cache->home_layers) {
-        return fill_coded(seq, &job, n);
+        return fill_coded(seq, job, n);
     }
-    qy_team_run(cache->rt->team, fill_slabs, &job);
-    st = fill_index(cache, &job);
+    job->first = seq->n_tokens;
+    qy_team_run(cache->rt->team, fill_slabs, job);
+    st = fill_index(cache, job);
     seq->n_tokens += n;
     if (st == QY_OK && cache->tier.present) {
         st = fill_device(seq);
@@ -275,4 +272,39 @@ enum qy_status qy_sequence_fill_random(struct qy_sequence *seq, uint32_t n, uint
     }
     qyi_sequence_seal(seq, seq->n_tokens >> cache->layout.shift);
     return QY_OK;
+}
+
+/* Tokens that are filled at once: with a disk tier blocks go down between. */
+static uint32_t fill_tokens(const struct qy_cache *cache, uint32_t n)
+{
+    const uint32_t blocks = qy_pool_total(cache->home.pool) / 4;
+    const uint64_t most = (uint64_t)(blocks > 0 ? blocks : 1) << cache->layout.shift;
+
+    return cache->disk.file && n > most ? (uint32_t)most : n;
+}
+
+enum qy_status qy_sequence_fill_random(struct qy_sequence *seq, uint32_t n, uint64_t seed)
+{
+    const struct qy_cache *cache = seq->cache;
+    const uint32_t before = seq->n_tokens;
+    struct fill_job job = {.seq = seq, .seed = seed};
+    uint64_t state = seed;
+    enum qy_status st = QY_OK;
+
+    if (seq->in_step || n > cache->params.max_tokens - seq->n_tokens ||
+        (cache->tier.present && seq->n_tokens % cache->layout.block_tokens != 0)) {
+        return QY_ERR_INVALID;
+    }
+    for (int i = 0; i < TABLE; i++) {
+        job.f32[i] = near_normal(&state);
+        job.f16[i] = qy_f16_from_f32(job.f32[i]);
+    }
+    for (uint32_t done = 0; st == QY_OK && done < n; done = seq->n_tokens - before) {
+        job.n = fill_tokens(cache, n - done);
+        st = fill_some(seq, &job, &state);
+    }
+    if (st != QY_OK && seq->n_tokens > before && qy_sequence_truncate(seq, before) != QY_OK) {
+        return QY_ERR_DEVICE;
+    }
+    return st;
 }

@@ -56,7 +56,7 @@ static void check_slabs(void *arg, uint32_t thread, uint32_t n_threads)
         uint8_t *block = job->seq->homes[job->first + i / l->n_sums];
         const size_t slab = i % l->n_sums;
 
-        if (qyi_block_sums(l, block)[slab] != slab_sum(l, block, slab)) {
+        if (block && qyi_block_sums(l, block)[slab] != slab_sum(l, block, slab)) {
             job->bad[thread] = i;
             return;
         }
@@ -85,7 +85,7 @@ void qyi_sequence_seal(struct qy_sequence *seq, uint32_t full)
 
     uint64_t chain = 0;
     if (seq->n_sealed > 0) {
-        chain = qyi_block_footer(l, seq->homes[seq->n_sealed - 1])->chain_hash;
+        chain = qyi_sequence_footer(seq, seq->n_sealed - 1)->chain_hash;
     }
     for (; seq->n_sealed < full; seq->n_sealed++) {
         const uint32_t i = seq->n_sealed;
@@ -101,11 +101,9 @@ void qyi_sequence_seal(struct qy_sequence *seq, uint32_t full)
 
 void qyi_sequence_unseal(struct qy_sequence *seq, uint32_t n_sealed)
 {
-    const struct qyi_layout *l = &seq->cache->layout;
-
     for (; seq->n_sealed > n_sealed; seq->n_sealed--) {
         const uint32_t i = seq->n_sealed - 1;
-        struct qyi_footer *footer = qyi_block_footer(l, seq->homes[i]);
+        struct qyi_footer *footer = qyi_sequence_footer(seq, i);
 
         footer->chain_hash = 0;
         footer->generation = ++seq->cache->home.generations[seq->blocks[i]];
@@ -117,7 +115,7 @@ uint64_t qy_sequence_block_hash(const struct qy_sequence *seq, uint32_t block)
     if (block >= seq->n_sealed) {
         return 0;
     }
-    return qyi_block_footer(&seq->cache->layout, seq->homes[block])->chain_hash;
+    return qyi_sequence_footer(seq, block)->chain_hash;
 }
 
 /* First of blocks first .. first + n - 1 whose footer does not fit its token ids and the footer before
@@ -125,10 +123,10 @@ uint64_t qy_sequence_block_hash(const struct qy_sequence *seq, uint32_t block)
 static uint32_t bad_footer(const struct qy_sequence *seq, uint32_t first, uint32_t n)
 {
     const struct qyi_layout *l = &seq->cache->layout;
-    uint64_t chain = first > 0 ? qyi_block_footer(l, seq->homes[first - 1])->chain_hash : 0;
+    uint64_t chain = first > 0 ? qyi_sequence_footer(seq, first - 1)->chain_hash : 0;
 
     for (uint32_t i = first; i < first + n; i++) {
-        const struct qyi_footer *f = qyi_block_footer(l, seq->homes[i]);
+        const struct qyi_footer *f = qyi_sequence_footer(seq, i);
 
         chain = chain_hash(seq, i, chain);
         if (f->chain_hash != chain || f->n_slabs != l->n_slabs || f->id != seq->blocks[i] ||
@@ -150,7 +148,8 @@ static size_t bad_sum(const struct qy_sequence *seq, uint32_t first, uint32_t n)
     for (uint32_t i = 0; i < n_threads; i++) {
         bad = job.bad[i] < bad ? job.bad[i] : bad;
     }
-    return bad;
+    const size_t on_disk = qyi_home_disk_bad_sum(seq, first, n);
+    return on_disk < bad ? on_disk : bad;
 }
 
 static enum qy_status verify(const struct qy_sequence *seq, struct qy_damage *damage,

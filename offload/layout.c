@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See layout.h. */
 #include "offload/layout.h"
+#include "offload/disk.h"
 
 enum { ALIGN = 64, MAX_LAYERS = 1 << 14, MAX_HEADS = 1 << 14, MAX_DIM = 1 << 14 };
 
@@ -42,6 +43,9 @@ static void place_index(struct qyi_layout *l, size_t rows_bytes)
     l->footer_at = l->index_at + l->index_slab_bytes * l->n_slabs;
     l->block_bytes =
         aligned(l->footer_at + sizeof(struct qyi_footer) + l->n_sums * sizeof(uint64_t));
+    if (l->in_pages) {
+        l->block_bytes = (l->block_bytes + QYI_DISK_PAGE - 1) / QYI_DISK_PAGE * QYI_DISK_PAGE;
+    }
 }
 
 enum qy_status qyi_layout_make(const struct qy_kv_shape *shape,
@@ -68,6 +72,7 @@ enum qy_status qyi_layout_make(const struct qy_kv_shape *shape,
     l.slab_bytes = aligned(l.row_bytes * l.block_tokens);
     l.index_slab_bytes = aligned(index_bytes);
     l.n_sums = l.index_slab_bytes > 0 ? 2 * l.n_slabs : l.n_slabs;
+    l.in_pages = settings->disk_bytes > 0;
     l.n_runs = 1;
     place_index(&l, l.slab_bytes * l.n_slabs);
     *layout = l;

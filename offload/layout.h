@@ -6,7 +6,7 @@
  *              rows as the device has them, or coded, with a codec of each layer's own (codec.h)
  *   index_at   index bytes: one slab of index_slab_bytes per slab of rows, in the same order
  *   footer_at  struct qyi_footer, then a 64-bit checksum per slab of rows, and per one of index
- *   block_bytes, a multiple of 64
+ *   block_bytes, a multiple of 64; with a disk tier of its pages
  */
 #ifndef QYI_OFFLOAD_LAYOUT_H
 #define QYI_OFFLOAD_LAYOUT_H
@@ -30,6 +30,7 @@ struct qyi_layout {
     const struct qyi_home_layer *home; /* [n_layers] kept; NULL: no layer is coded      */
     uint32_t n_runs;                   /* of layers, see qyi_layout_run                 */
     size_t index_slab_bytes;           /* 0: no index */
+    int in_pages;                      /* blocks are written to a file, in pages */
     size_t index_at, footer_at, block_bytes;
 };
 

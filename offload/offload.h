@@ -49,9 +49,12 @@ enum qy_prefetch {
 struct qy_cache_settings {
     int64_t block_tokens; /* a power of two, 8..4096 */
     int64_t sinks, window;
-    int row_type;            /* enum qy_row_type        */
-    uint64_t host_bytes;     /* 0 = what the request needs, under the memory that is usable */
-    uint64_t device_bytes;   /* rows, index and staging of a discrete device; 0 as above */
+    int row_type;          /* enum qy_row_type        */
+    uint64_t host_bytes;   /* 0 = what the request needs, under the memory that is usable */
+    uint64_t device_bytes; /* rows, index and staging of a discrete device; 0 as above */
+    uint64_t disk_bytes;   /* of a file under host memory, of a discrete device; 0: none */
+    char disk_path[QY_SETTING_TEXT_BYTES]; /* the folder of the file              */
+    int disk_engine;         /* 0: io_uring or threads; 1: io_uring, or an error; 2: threads */
     int eviction;            /* enum qy_eviction      */
     int plan_mode;           /* enum qy_plan_mode */
     int overlap;             /* 0: pulls are waited for at once, one micro-batch */
@@ -283,8 +286,17 @@ struct qy_cache_stats {
     uint64_t rows_guessed, rows_guessed_right; /* chosen where there was a guess; it named them  */
     uint64_t copy_failures;                    /* of copies home; they were done again       */
     uint64_t device_reserved_bytes;            /* all that the cache took of the device        */
+    /* Of a disk tier; else 0. */
+    uint64_t disk_bytes, disk_reserved_bytes; /* in use, and the file's                       */
+    uint64_t disk_reads, disk_read_bytes, disk_writes,
+        disk_written_bytes;      /* requests that were done */
+    uint64_t disk_failures;      /* blocks that stayed in host memory, because writing failed    */
+    int disk_uring, disk_direct; /* 1: io_uring, 0: threads; 1: O_DIRECT, 0: buffered        */
 };
 void qy_cache_stats(const struct qy_cache *cache, struct qy_cache_stats *stats);
+/* What failed last in a step, where there are words for it (reads of the disk tier: sequence, block, place
+ * in the file), or "". Borrowed until close. */
+const char *qy_cache_fault(const struct qy_cache *cache);
 /* Rows of one layer on a discrete device, as in struct qy_cache_stats; else 0. */
 struct qy_layer_stats {
     uint64_t rows_asked, rows_found, rows_pulled, rows_pushed;

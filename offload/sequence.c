@@ -44,6 +44,7 @@ void qyi_sequence_release(struct qy_sequence *seq, uint32_t n_tokens, int clean)
     }
     while (seq->n_blocks > keep) {
         seq->n_blocks--;
+        qyi_home_disk_forget(seq, seq->n_blocks);
         qyi_home_put(&seq->cache->home, seq->blocks[seq->n_blocks], clean);
         seq->homes[seq->n_blocks] = NULL;
         seq->addresses[seq->n_blocks] = NULL;
@@ -155,18 +156,13 @@ static void copy_pieces(void *arg, uint32_t thread, uint32_t n_threads)
     }
 }
 
-enum qy_status qy_sequence_copy(struct qy_sequence *dst, const struct qy_sequence *src)
+/* Blocks of dst's own, all at once. */
+static enum qy_status copy_blocks(struct qy_sequence *dst, const struct qy_sequence *src)
 {
     struct qy_cache *cache = dst->cache;
     const struct qyi_layout *l = &cache->layout;
+    const enum qy_status st = qyi_sequence_reserve(dst, src->n_tokens);
 
-    if (dst == src || src->cache != cache || dst->n_tokens > 0 || dst->in_step || src->in_step) {
-        return QY_ERR_INVALID;
-    }
-    enum qy_status st = cache->tier.present ? qyi_tier_settle((struct qy_sequence *)src, 1) : QY_OK;
-    if (st == QY_OK) {
-        st = qyi_sequence_reserve(dst, src->n_tokens);
-    }
     if (st != QY_OK) {
         return st;
     }
@@ -180,15 +176,29 @@ enum qy_status qy_sequence_copy(struct qy_sequence *dst, const struct qy_sequenc
         footer->id = dst->blocks[i];
         footer->generation = cache->home.generations[dst->blocks[i]];
     }
-    if (cache->tier.present) {
+    return QY_OK;
+}
+
+enum qy_status qy_sequence_copy(struct qy_sequence *dst, const struct qy_sequence *src)
+{
+    struct qy_cache *cache = dst->cache;
+
+    if (dst == src || src->cache != cache || dst->n_tokens > 0 || dst->in_step || src->in_step) {
+        return QY_ERR_INVALID;
+    }
+    enum qy_status st = cache->tier.present ? qyi_tier_settle((struct qy_sequence *)src, 1) : QY_OK;
+    if (st == QY_OK) {
+        st = cache->disk.file ? qyi_home_disk_copy(dst, src) : copy_blocks(dst, src);
+    }
+    if (st == QY_OK && cache->tier.present) {
         st = qyi_tier_copy(dst, src);
-        if (st != QY_OK) {
-            dst->n_tokens = 0;
-            dst->n_sealed = 0;
-            dst->device_from = 0;
-            qyi_sequence_release(dst, 0, 0);
-            return st;
-        }
+    }
+    if (st != QY_OK) {
+        dst->n_tokens = 0;
+        dst->n_sealed = 0;
+        dst->device_from = 0;
+        qyi_sequence_release(dst, 0, 0);
+        return st;
     }
     memcpy(dst->ids, src->ids, src->n_tokens * sizeof(*dst->ids));
     memcpy(dst->origins, src->origins, src->n_tokens);

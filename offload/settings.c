@@ -54,6 +54,38 @@ const struct qy_setting qy_cache_setting_rows[] = {
         .offset = offsetof(struct qy_cache_settings, host_bytes),
     },
     {
+        .name = "cache.disk_bytes",
+        .type = QY_SETTING_SIZE,
+        .initial = "0",
+        .min = 0,
+        .max = 1e18,
+        .unit = "bytes",
+        .help =
+            "largest size of a file for KV that cache.host_bytes has no room for, with a discrete "
+            "device; 0: none",
+        .offset = offsetof(struct qy_cache_settings, disk_bytes),
+    },
+    {
+        .name = "cache.disk_path",
+        .type = QY_SETTING_TEXT,
+        .initial = "/var/tmp",
+        .help =
+            "folder of that file, on a fast disk; the file has no name there and is gone when the "
+            "program ends",
+        .offset = offsetof(struct qy_cache_settings, disk_path),
+    },
+    {
+        .name = "cache.disk_engine",
+        .type = QY_SETTING_CHOICE,
+        .initial = "auto",
+        .choices = "auto|uring|threads",
+        .unit = "",
+        .help =
+            "how the file is read and written: uring by io_uring, threads by a few threads, auto "
+            "by io_uring where the system allows it",
+        .offset = offsetof(struct qy_cache_settings, disk_engine),
+    },
+    {
         .name = "cache.device_bytes",
         .type = QY_SETTING_SIZE,
         .allow_auto = 1,

@@ -11,6 +11,8 @@ struct qyi_sizing {
     uint64_t host_bytes;   /* 0 = what the request needs        */
     uint64_t usable_bytes; /* memory that may still be taken    */
     uint64_t fixed_bytes;  /* what the cache takes beside the pool */
+    uint64_t disk_blocks;  /* that a disk tier holds; 0: none      */
+    uint64_t least_blocks; /* with one: of the pool, at least      */
 };
 
 /* QY_ERR_NOMEM: it cannot fit; the text says what is needed, what there is, and what to change. */

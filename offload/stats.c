@@ -86,12 +86,30 @@ static uint64_t home_token_bytes(const struct qyi_layout *l)
     return bytes;
 }
 
+static void disk_stats(const struct qy_cache *cache, struct qy_cache_stats *stats)
+{
+    const struct qyi_home_disk *d = &cache->disk;
+    struct qyi_disk_stats file;
+
+    qyi_disk_stats(d->file, &file);
+    stats->disk_bytes = (uint64_t)(d->n_slots - d->n_free) * cache->layout.block_bytes;
+    stats->disk_reserved_bytes = qyi_disk_bytes(d->file);
+    stats->disk_reads = file.reads;
+    stats->disk_read_bytes = file.read_bytes;
+    stats->disk_writes = file.writes;
+    stats->disk_written_bytes = file.written_bytes;
+    stats->disk_failures = d->write_failures;
+    stats->disk_uring = file.uring;
+    stats->disk_direct = file.direct;
+}
+
 void qy_cache_stats(const struct qy_cache *cache, struct qy_cache_stats *stats)
 {
     const struct qyi_layout *l = &cache->layout;
+    const uint64_t index_bytes = l->n_slabs * l->index_slab_bytes;
     const uint32_t total = qy_pool_total(cache->home.pool);
-    const uint32_t used = total - qy_pool_free_count(cache->home.pool);
-    const uint64_t index = (uint64_t)used * l->n_slabs * l->index_slab_bytes;
+    const uint32_t frames = total - qy_pool_free_count(cache->home.pool);
+    const uint32_t used = cache->home.n_ids - qyi_home_free_ids(&cache->home);
 
     *stats = (struct qy_cache_stats){
         .attended_rows = cache->counts.attended_rows,
@@ -101,17 +119,20 @@ void qy_cache_stats(const struct qy_cache *cache, struct qy_cache_stats *stats)
         .index_read_bytes = cache->counts.index_read_bytes,
         .read_bytes = cache->counts.read_bytes,
         .dense_read_bytes = cache->counts.dense_read_bytes,
-        .host_bytes = (uint64_t)used * l->block_bytes - index,
-        .index_bytes = index,
+        .host_bytes = frames * (l->block_bytes - index_bytes),
+        .index_bytes = used * index_bytes,
         .token_bytes = l->row_bytes * l->n_slabs,
         .home_token_bytes = home_token_bytes(l),
         .reserved_bytes = (uint64_t)total * qy_pool_block_bytes(cache->home.pool),
         .blocks_used = used,
-        .blocks_total = total,
+        .blocks_total = cache->home.n_ids,
         .sequences = cache->n_open,
     };
     if (cache->tier.present) {
         tier_stats(cache, stats);
+    }
+    if (cache->disk.file) {
+        disk_stats(cache, stats);
     }
     memcpy(stats->stage_ns, cache->stage_ns, sizeof(stats->stage_ns));
 }
@@ -179,6 +200,10 @@ void qy_cache_stats_reset(struct qy_cache *cache)
         memset(cache->tier.layers, 0, cache->layout.n_layers * sizeof(*cache->tier.layers));
         qy_stream_stats_reset(cache->tier.in);
         qy_stream_stats_reset(cache->tier.out);
+    }
+    if (cache->disk.file) {
+        qyi_disk_stats_reset(cache->disk.file);
+        cache->disk.write_failures = 0;
     }
     cache->counts = (struct qyi_counts){0};
     memset(cache->stage_ns, 0, sizeof(cache->stage_ns));

@@ -113,7 +113,7 @@ enum qy_status qyi_tier_size(const struct qy_cache *cache, size_t scratch_bytes,
         .n_sets = p->max_sequences * l->n_layers,
         .segment_blocks =
             l->block_tokens < QYI_SEGMENT_TOKENS ? QYI_SEGMENT_TOKENS / l->block_tokens : 1,
-        .index_bytes = (size_t)qy_pool_total(cache->home.pool) * l->n_slabs * l->index_slab_bytes,
+        .index_bytes = (size_t)cache->home.n_ids * l->n_slabs * l->index_slab_bytes,
         .scratch_bytes = scratch_bytes};
     plan->stage_bytes = (size_t)QYI_STAGES * plan->segment_blocks * l->n_kv_heads * l->slab_bytes;
     const uint64_t least = l->n_kv_heads * lists;

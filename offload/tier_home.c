@@ -199,10 +199,13 @@ enum qy_status qyi_tier_bring(struct qy_sequence *seq)
     struct qy_cache *cache = seq->cache;
     struct qy_copy_item *items = copies_of(seq);
     const uint32_t old_from = seq->device_from;
-    const uint32_t from = kept_from(seq) < old_from ? kept_from(seq) : old_from;
+    uint32_t from = kept_from(seq) < old_from ? kept_from(seq) : old_from;
     uint32_t n = 0;
 
-    const enum qy_status st = qyi_tier_reserve(seq, from, seq->n_tokens);
+    enum qy_status st = qyi_home_disk_bring(seq, old_from, &from);
+    if (st == QY_OK) {
+        st = qyi_tier_reserve(seq, from, seq->n_tokens);
+    }
     if (st != QY_OK) {
         return st;
     }
@@ -228,7 +231,10 @@ enum qy_status qyi_tier_copy(struct qy_sequence *dst, const struct qy_sequence *
     dst->n_sealed = src->n_sealed;
     dst->n_sent = src->n_sealed;
     dst->device_from = kept_from(dst);
-    enum qy_status st = qyi_tier_reserve(dst, dst->device_from, dst->n_tokens);
+    enum qy_status st = qyi_home_disk_bring(dst, full, &dst->device_from);
+    if (st == QY_OK) {
+        st = qyi_tier_reserve(dst, dst->device_from, dst->n_tokens);
+    }
     for (uint32_t b = dst->device_from; st == QY_OK && b < dst->n_blocks; b++) {
         if (src->device[b] != NULL) { /* as it is there, and the open block is nowhere else */
             items[n++] = (struct qy_copy_item){.from = src->device[b],

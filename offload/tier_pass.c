@@ -19,6 +19,8 @@ struct segment {
     uint32_t slice, begin, end;
     uint32_t n_staged; /* blocks from begin on that come through a stage */
     uint8_t **table;   /* of the slice's blocks                          */
+    uint32_t stage;
+    int reads; /* some come from the disk: read first, then copied */
     struct qy_event here;
 };
 
@@ -64,7 +66,32 @@ static void fill_table(const struct pass *p, const struct qy_sequence *seq, uint
     }
 }
 
-/* Starts the copies of a segment's blocks. */
+static enum qy_status start_copies(struct pass *p, struct segment *s)
+{
+    struct qyi_tier *t = &p->cache->tier;
+    const enum qy_status st = qy_stream_copy(
+        t->in, t->pass_copies + (size_t)s->stage * t->plan.segment_blocks, s->n_staged);
+
+    if (st == QY_OK) {
+        s->here = qy_stream_record(t->in);
+    }
+    return st;
+}
+
+/* Where the part of a block is, or will be once it was read; NULL: no room, which cannot be. */
+static const uint8_t *home_part(struct pass *p, const struct qy_sequence *seq, uint32_t b,
+                                struct qyi_disk_reads *reads)
+{
+    const struct qyi_layout *l = &p->cache->layout;
+    const size_t at = qyi_layout_home_at(l, p->layer, 0);
+
+    qyi_home_disk_touch(seq, b);
+    return seq->homes[b] ? seq->homes[b] + at
+                         : qyi_disk_reads_add(reads, seq, b, at,
+                                              l->n_kv_heads * qyi_layout_home_slab(l, p->layer));
+}
+
+/* Starts the copies of a segment's blocks, or the reads that come before. */
 static enum qy_status bring(struct pass *p, struct segment *s)
 {
     struct qy_cache *cache = p->cache;
@@ -75,21 +102,26 @@ static enum qy_status bring(struct pass *p, struct segment *s)
     const uint32_t stage = p->n_staged_segments++ % QYI_STAGES;
     uint8_t *to = t->stages + (size_t)stage * t->plan.segment_blocks * part;
     struct qy_copy_item *items = t->pass_copies + (size_t)stage * t->plan.segment_blocks;
+    struct qyi_disk_reads *reads = &cache->disk.parts[stage];
+
+    s->stage = stage;
+    reads->n = 0;
+    reads->used = 0;
 
     for (uint32_t i = 0; i < s->n_staged; i++) {
         const uint32_t b = (s->begin >> l->shift) + i;
 
         s->table[b] = to + i * part;
-        items[i] = (struct qy_copy_item){.from = seq->homes[b] + qyi_layout_home_at(l, p->layer, 0),
+        items[i] = (struct qy_copy_item){.from = home_part(p, seq, b, reads),
                                          .to = s->table[b],
                                          .bytes = l->n_kv_heads * qyi_layout_home_slab(l, p->layer),
                                          .codec = qyi_layout_codec(l, p->layer)};
+        if (!items[i].from) {
+            return QY_ERR_NOMEM;
+        }
     }
-    const enum qy_status st = qy_stream_copy(t->in, items, s->n_staged);
-    if (st == QY_OK) {
-        s->here = qy_stream_record(t->in);
-    }
-    return st;
+    s->reads = reads->n > 0;
+    return s->reads ? qyi_disk_reads_start(cache, reads) : start_copies(p, s);
 }
 
 /* The next segment, its rows under way. 0: there is none. */
@@ -208,11 +240,19 @@ static enum qy_status attend_one(struct pass *p, const struct segment *s)
     return st;
 }
 
-static enum qy_status attend_segment(struct pass *p, const struct segment *s)
+static enum qy_status attend_segment(struct pass *p, struct segment *s)
 {
     struct qyi_tier *t = &p->cache->tier;
     const uint64_t begin = qy_clock_ns();
-    enum qy_status st = s->n_staged > 0 ? qy_stream_wait(t->in, s->here, t->timeout_ns) : QY_OK;
+    enum qy_status st = QY_OK;
+
+    if (s->reads) {
+        st = qyi_disk_reads_wait(p->cache, &p->cache->disk.parts[s->stage]);
+        st = st == QY_OK ? start_copies(p, s) : st;
+    }
+    if (st == QY_OK && s->n_staged > 0) {
+        st = qy_stream_wait(t->in, s->here, t->timeout_ns);
+    }
 
     qyi_stage_end(p->cache, QY_STAGE_WAIT, begin, p->layer);
     if (st != QY_OK) {

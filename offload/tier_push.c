@@ -130,6 +130,9 @@ void qyi_push_plan(struct qy_cache *cache, uint32_t layer)
         if (n_home < qyi_slice_cut(cache, s)) {
             t->push.items[i].n_miss = 0; /* what is pushed with others is not all home yet */
         }
+        if (s->seq->n_down > 0) {
+            t->push.items[i].n_miss = 0; /* nobody attends to rows on a disk: they are pulled */
+        }
     }
     t->push.params.row_bytes = (uint32_t)qyi_layout_home_row(&cache->layout, layer);
     qyi_plan_layer(&t->push.params, t->push.items + first, n, &choice);

@@ -213,34 +213,37 @@ static enum qy_status start_pulls(struct qy_cache *cache, uint32_t layer)
 
         for (uint32_t h = 0; h < n_heads; h++) {
             const size_t place = (size_t)i * n_heads + h;
+            const uint32_t n_home = qyi_disk_rows_split(cache, i, h);
 
-            if (t->n_taken[place] == 0) {
+            if (n_home == 0) {
                 continue;
             }
             gathers[n] = (struct qy_gather_item){.rows = qyi_home_rows(seq, layer, h),
                                                  .ids = t->pull_ids + list_at(cache, place),
                                                  .slots = t->pull_slots + list_at(cache, place),
-                                                 .n = t->n_taken[place],
+                                                 .n = n_home,
                                                  .stamp = qyi_tier_stamp(seq, layer, h),
                                                  .stamps = t->stamps};
             n++;
         }
     }
     const int ahead = qyi_ahead_met(cache, layer);
-    if (n == 0 && !ahead) {
-        return QY_OK;
-    }
     *fetch = (struct qyi_fetch){.layer = layer, .is_open = 1};
-    if (n == 0) { /* what was pulled ahead lies before this place of the stream */
-        fetch->here = qy_stream_record(t->in);
-        return QY_OK;
-    }
-    const enum qy_status st = qy_stream_gather(t->in, gathers, n, t->rows);
+    enum qy_status st = n > 0 ? qy_stream_gather(t->in, gathers, n, t->rows) : QY_OK;
     if (st != QY_OK) {
         forget_pulls(cache, cache->step.now);
         return st == QY_AGAIN ? QY_ERR_DEVICE : st; /* a step queues few commands */
     }
-    fetch->here = qy_stream_record(t->in);
+    if (n > 0 || ahead) { /* what was pulled ahead lies before this place of the stream */
+        fetch->here = qy_stream_record(t->in);
+    }
+    int from_disk;
+    st = qyi_disk_rows_start(cache, layer, &from_disk);
+    if (st != QY_OK) {
+        const enum qy_status reset = qyi_tier_reset(cache);
+        return reset == QY_OK ? st : reset;
+    }
+    fetch->is_open = n > 0 || ahead || from_disk;
     return QY_OK;
 }
 
@@ -326,7 +329,10 @@ enum qy_status qyi_tier_wait(struct qy_cache *cache)
     if (!fetch->is_open) {
         return QY_OK;
     }
-    const enum qy_status st = qy_stream_wait(t->in, fetch->here, t->timeout_ns);
+    enum qy_status st = qy_stream_wait(t->in, fetch->here, t->timeout_ns);
+    if (st == QY_OK) {
+        st = qyi_disk_rows_wait(cache);
+    }
     if (st != QY_OK) {
         const enum qy_status reset = qyi_tier_reset(cache);
         return reset == QY_OK ? st : reset;
@@ -343,5 +349,7 @@ enum qy_status qyi_tier_reset(struct qy_cache *cache)
         forget_pulls(cache, i);
     }
     qyi_ahead_forget(cache);
-    return qy_stream_reset(cache->tier.in, cache->tier.timeout_ns);
+    const enum qy_status st = qyi_home_disk_drop(cache);
+    const enum qy_status reset = qy_stream_reset(cache->tier.in, cache->tier.timeout_ns);
+    return reset == QY_OK ? st : reset;
 }

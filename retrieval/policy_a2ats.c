@@ -104,6 +104,12 @@ static const char *a2ats_budget(const struct qy_retrieval_settings *settings)
     return "0.03";
 }
 
+/* Tokens near the new one are scored by their keys. */
+static int a2ats_reads_rows(const struct qy_retrieval_settings *settings, uint32_t window)
+{
+    return settings->wrope_window > window;
+}
+
 const struct qy_policy_ops qyi_policy_a2ats = {
     .abi_size = sizeof(struct qy_policy_ops),
     .name = "a2ats",
@@ -119,4 +125,5 @@ const struct qy_policy_ops qyi_policy_a2ats = {
     .append = a2ats_append,
     .codebook = a2ats_codebook,
     .budget = a2ats_budget,
+    .reads_rows = a2ats_reads_rows,
 };

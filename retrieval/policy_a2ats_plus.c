@@ -209,6 +209,15 @@ static enum qy_status plus_append(struct qy_policy *policy, const struct qy_appe
     return st;
 }
 
+static int plus_reads_rows(const struct qy_retrieval_settings *settings, uint32_t window)
+{
+    const struct qyi_rank_stage *first = first_of(settings);
+
+    return first == &qyi_stage_exact || rerank_of(settings) == QY_RERANK_EXACT ||
+           settings->estimate > 0 ||
+           (first == &qyi_stage_bands && settings->wrope_window > (int64_t)window);
+}
+
 const struct qy_policy_ops qyi_policy_a2ats_plus = {
     .abi_size = sizeof(struct qy_policy_ops),
     .name = "a2ats+",
@@ -228,4 +237,5 @@ const struct qy_policy_ops qyi_policy_a2ats_plus = {
     .codebook = plus_codebook,
     .budget = plus_budget,
     .dense_layers = plus_dense_layers,
+    .reads_rows = plus_reads_rows,
 };

@@ -357,6 +357,13 @@ static enum qy_status quest_select(struct qy_policy *policy, const struct qy_sel
     return st;
 }
 
+static int quest_reads_rows(const struct qy_retrieval_settings *settings, uint32_t window)
+{
+    (void)settings;
+    (void)window;
+    return 0;
+}
+
 const struct qy_policy_ops qyi_policy_quest = {
     .abi_size = sizeof(struct qy_policy_ops),
     .name = "quest",
@@ -368,4 +375,5 @@ const struct qy_policy_ops qyi_policy_quest = {
     .index_bytes = quest_index_bytes,
     .select = quest_select,
     .append = quest_append,
+    .reads_rows = quest_reads_rows,
 };

@@ -302,6 +302,10 @@ struct qy_policy_ops {
     const char *(*budget)(const struct qy_retrieval_settings *settings);
     /* First layers that attend to all when retrieval.dense_layers is auto; NULL: 0. */
     uint32_t (*dense_layers)(const struct qy_retrieval_settings *settings);
+    /* With these settings, do select or prepare read rows other than sinks and window? Rows on a disk
+     * (cache.disk_bytes) are for attention alone: the addresses of their blocks are NULL, and such a
+     * policy is refused there. NULL: they do.                                              */
+    int (*reads_rows)(const struct qy_retrieval_settings *settings, uint32_t window);
 };
 
 /* The built-in policy of that name; NULL when there is none. [any] */

@@ -158,6 +158,41 @@ static void prefetch_json(const struct qy_cache_stats *c, cJSON *object)
     }
 }
 
+/* What lay on the disk and went there and back. */
+static void print_disk(const struct qy_cache_stats *c, FILE *out)
+{
+    char a[32], b[32], d[32], e[32];
+    if (c->disk_reserved_bytes == 0) {
+        return;
+    }
+    fprintf(out,
+            "  disk          %s of %s in use; %s read in %llu requests, %s written in %llu, %llu "
+            "failed (%s, %s)\n",
+            qy_format_size(c->disk_bytes, a, sizeof a),
+            qy_format_size(c->disk_reserved_bytes, b, sizeof b),
+            qy_format_size(c->disk_read_bytes, d, sizeof d), (unsigned long long)c->disk_reads,
+            qy_format_size(c->disk_written_bytes, e, sizeof e), (unsigned long long)c->disk_writes,
+            (unsigned long long)c->disk_failures, c->disk_uring ? "io_uring" : "threads",
+            c->disk_direct ? "direct" : "buffered");
+}
+
+static void disk_json(const struct qy_cache_stats *c, cJSON *object)
+{
+    if (c->disk_reserved_bytes == 0) {
+        cJSON_AddNullToObject(object, "disk");
+        return;
+    }
+    cJSON *disk = cJSON_AddObjectToObject(object, "disk");
+    cJSON_AddStringToObject(disk, "engine", c->disk_uring ? "io_uring" : "threads");
+    cJSON_AddBoolToObject(disk, "direct", c->disk_direct);
+    cJSON_AddNumberToObject(disk, "reserved_bytes", (double)c->disk_reserved_bytes);
+    cJSON_AddNumberToObject(disk, "reads", (double)c->disk_reads);
+    cJSON_AddNumberToObject(disk, "read_bytes", (double)c->disk_read_bytes);
+    cJSON_AddNumberToObject(disk, "writes", (double)c->disk_writes);
+    cJSON_AddNumberToObject(disk, "written_bytes", (double)c->disk_written_bytes);
+    cJSON_AddNumberToObject(disk, "failed_writes", (double)c->disk_failures);
+}
+
 void qyi_cache_report_print(const struct qyi_cache_report *report, FILE *out)
 {
     const struct qy_cache_stats *c = report->stats;
@@ -177,6 +212,7 @@ void qyi_cache_report_print(const struct qyi_cache_report *report, FILE *out)
     print_moved(c, out);
     print_home(report, out);
     print_prefetch(c, out);
+    print_disk(c, out);
     print_audit(report, out);
 }
 
@@ -188,13 +224,14 @@ void qyi_cache_report_json(const struct qyi_cache_report *report, cJSON *object)
     cJSON_AddNumberToObject(bytes, "host", (double)c->host_bytes);
     cJSON_AddNumberToObject(bytes, "index", (double)c->index_bytes);
     cJSON_AddNumberToObject(bytes, "remote", 0);
-    cJSON_AddNumberToObject(bytes, "disk", 0);
     qyi_home_json(report->cache, c, object);
+    cJSON_AddNumberToObject(bytes, "disk", (double)c->disk_bytes);
     cJSON *moved = cJSON_AddObjectToObject(object, "bytes");
     cJSON_AddNumberToObject(moved, "h2d", (double)c->to_device_bytes);
     cJSON_AddNumberToObject(moved, "d2h", (double)c->to_host_bytes);
     cJSON_AddNumberToObject(moved, "net", 0);
-    cJSON_AddNumberToObject(moved, "disk", 0);
+    cJSON_AddNumberToObject(moved, "disk", (double)(c->disk_read_bytes + c->disk_written_bytes));
+    disk_json(c, object);
     if (c->rows_asked > 0) {
         cJSON_AddNumberToObject(object, "hit_rate", hit_rate(c));
     } else {

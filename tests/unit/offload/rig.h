@@ -42,6 +42,8 @@ struct rig_options {
     const char *device;    /* host                 */
     uint64_t device_bytes; /* of a discrete device; 0: what the device's spec says */
     struct qy_link link;
+    uint64_t disk_bytes;      /* of a file in /var/tmp; 0: none */
+    int disk_engine;          /* auto */
     enum qy_plan_mode plan;   /* auto */
     uint32_t micro_batches;   /* 1 */
     uint32_t copy_timeout_ms; /* 10000 */

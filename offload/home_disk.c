@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Opening and closing of the disk tier: the refusals, the file, its tables and staging. See home_disk.h. */
+#include "offload/cache.h"
+
+#include <stdio.h>
+
+/* chosen: more only waits in the disk's queue; see QYI_DISK_DEPTH */
+enum { MOST_READS = 4096, PART_READS = 256 };
+static const size_t most_staging = (size_t)8 << 20; /* of rows, of a micro-batch */
+
+static int reads_rows(const struct qy_cache *cache)
+{
+    const struct qy_cache_params *p = &cache->params;
+    const struct qy_policy_ops *ops = p->policy;
+
+    if (ops->caps.dense || ops->caps.select_nothing) {
+        return 0;
+    }
+    return !ops->reads_rows || ops->reads_rows(p->retrieval, (uint32_t)p->settings.window);
+}
+
+enum qy_status qyi_home_disk_check(const struct qy_cache *cache, struct qy_error *err)
+{
+    const struct qy_cache_params *p = &cache->params;
+
+    if (p->settings.disk_bytes == 0) {
+        return QY_OK;
+    }
+    if (qy_device_caps(cache->dev)->unified) {
+        return qy_error_set(err, QY_ERR_CONFIG,
+                            "cache.disk_bytes: this device shares the host's memory and reads all "
+                            "rows there; a disk tier is for a device with memory of its own "
+                            "(--device host-discrete:SIZE); set cache.disk_bytes = 0");
+    }
+    if (reads_rows(cache)) {
+        return qy_error_set(
+            err, QY_ERR_CONFIG,
+            "cache.disk_bytes: policy '%.60s' reads keys or values to choose, as it "
+            "is set up; with a disk tier accepted are policies that choose by "
+            "their index alone (dense, window, quest, a2ats+ without "
+            "retrieval.rerank = exact and retrieval.estimate); set "
+            "cache.disk_bytes = 0",
+            p->policy->name);
+    }
+    if (p->settings.prefetch != QY_PREFETCH_OFF) {
+        return qy_error_set(
+            err, QY_ERR_CONFIG,
+            "step.prefetch: rows on a disk are not pulled ahead of their choice; set "
+            "step.prefetch = off, or cache.disk_bytes = 0");
+    }
+    if (cache->audit.rate > 0.0) {
+        return qy_error_set(err, QY_ERR_CONFIG,
+                            "retrieval.audit_rate: an audit reads all rows, and cache.disk_bytes "
+                            "has some on a disk; set one of both to 0");
+    }
+    return QY_OK;
+}
+
+uint64_t qyi_home_disk_blocks(const struct qy_cache *cache)
+{
+    return cache->params.settings.disk_bytes / cache->layout.block_bytes;
+}
+
+static size_t pages(size_t bytes)
+{
+    return (bytes + QYI_DISK_PAGE - 1) / QYI_DISK_PAGE * QYI_DISK_PAGE;
+}
+
+/* Staging of a stage: a segment's parts of one layer, each with pages that it shares with others. */
+static size_t part_bytes(const struct qy_cache *cache)
+{
+    const struct qyi_layout *l = &cache->layout;
+    const size_t part = pages((size_t)l->n_kv_heads * l->slab_bytes) + QYI_DISK_PAGE;
+    const size_t index = pages((size_t)l->n_kv_heads * l->index_slab_bytes) + QYI_DISK_PAGE;
+    const size_t blocks =
+        l->block_tokens < QYI_SEGMENT_TOKENS ? QYI_SEGMENT_TOKENS / l->block_tokens : 1;
+
+    return blocks * part + index;
+}
+
+/* Staging of rows: of all slabs that a micro-batch can ask for, or a part of that at a time. */
+static size_t rows_bytes(const struct qy_cache *cache)
+{
+    const struct qyi_layout *l = &cache->layout;
+    const size_t span = pages(l->slab_bytes) + QYI_DISK_PAGE;
+    const size_t lists =
+        cache->ids_capacity < cache->max_blocks ? cache->ids_capacity : cache->max_blocks;
+    const size_t all = qyi_cache_items(cache) * lists * span;
+
+    return all > most_staging ? pages(most_staging > span ? most_staging : span) : all + span;
+}
+
+static size_t footer_bytes(const struct qyi_layout *l)
+{
+    return sizeof(struct qyi_footer) + l->n_sums * sizeof(uint64_t);
+}
+
+static size_t reads_bytes(void)
+{
+    return sizeof(struct qyi_disk_request) + sizeof(struct qy_sequence *) + sizeof(uint32_t);
+}
+
+uint64_t qyi_home_disk_bytes(const struct qy_cache *cache, uint64_t n_slots, uint64_t n_ids)
+{
+    const struct qyi_layout *l = &cache->layout;
+    const size_t items = qyi_cache_items(cache);
+
+    if (n_slots == 0) {
+        return 0;
+    }
+    return n_slots * (sizeof(uint32_t) + footer_bytes(l) +
+                      l->block_bytes / QYI_DISK_PAGE * sizeof(uint64_t)) +
+           n_ids * (2 * sizeof(uint32_t) + sizeof(uint64_t)) +
+           QY_MICRO_BATCHES * (rows_bytes(cache) + MOST_READS * reads_bytes()) +
+           QYI_DISK_PARTS * (part_bytes(cache) + PART_READS * reads_bytes()) +
+           items * (sizeof(uint32_t) + cache->max_blocks * sizeof(uint8_t *) +
+                    sizeof(struct qy_gather_item)) +
+           (uint64_t)2 * cache->ids_capacity * sizeof(uint32_t);
+}
+
+static int open_reads(const struct qy_allocator *mem, uint32_t capacity, size_t bytes,
+                      struct qyi_disk_reads *r)
+{
+    r->capacity = capacity;
+    r->bytes = bytes;
+    r->requests = qy_alloc_zero(mem, capacity * sizeof(*r->requests));
+    r->seqs = qy_alloc_zero(mem, capacity * sizeof(*r->seqs));
+    r->blocks = qy_alloc_zero(mem, capacity * sizeof(*r->blocks));
+    r->staging = mem->alloc(mem->ctx, bytes, QYI_DISK_PAGE);
+    return !r->requests || !r->seqs || !r->blocks || !r->staging;
+}
+
+static void close_reads(const struct qy_allocator *mem, struct qyi_disk_reads *r)
+{
+    qy_free(mem, r->staging);
+    qy_free(mem, r->blocks);
+    qy_free(mem, r->seqs);
+    qy_free(mem, r->requests);
+}
+
+static int open_lists(struct qy_cache *cache)
+{
+    const struct qy_allocator *mem = &cache->rt->mem;
+    const size_t items = qyi_cache_items(cache);
+    const size_t ids = cache->home.n_ids;
+    struct qyi_home_disk *d = &cache->disk;
+    int missing = 0;
+
+    d->free_slots = qy_alloc_zero(mem, d->n_slots * sizeof(*d->free_slots));
+    d->slots = qy_alloc_zero(mem, ids * sizeof(*d->slots));
+    d->last_use = qy_alloc_zero(mem, ids * sizeof(*d->last_use));
+    d->footers = qy_alloc_zero(mem, d->n_slots * d->footer_bytes);
+    d->sums = qy_alloc_zero(mem, (size_t)d->n_slots * d->slot_pages * sizeof(*d->sums));
+    d->n_ram = qy_alloc_zero(mem, items * sizeof(*d->n_ram));
+    d->tables = qy_alloc_zero(mem, items * cache->max_blocks * sizeof(*d->tables));
+    d->gathers = qy_alloc_zero(mem, items * sizeof(*d->gathers));
+    d->scratch = qy_alloc_zero(mem, (size_t)2 * cache->ids_capacity * sizeof(*d->scratch));
+    for (int i = 0; i < QY_MICRO_BATCHES; i++) {
+        missing |= open_reads(mem, MOST_READS, rows_bytes(cache), &d->rows[i].reads);
+    }
+    for (int i = 0; i < QYI_DISK_PARTS; i++) {
+        missing |= open_reads(mem, PART_READS, part_bytes(cache), &d->parts[i]);
+    }
+    return missing || !d->free_slots || !d->slots || !d->last_use || !d->footers || !d->sums ||
+           !d->n_ram || !d->tables || !d->gathers || !d->scratch;
+}
+
+enum qy_status qyi_home_disk_open(struct qy_cache *cache, uint32_t n_slots, struct qy_error *err)
+{
+    const struct qy_cache_settings *s = &cache->params.settings;
+    const struct qyi_layout *l = &cache->layout;
+    struct qyi_home_disk *d = &cache->disk;
+    const uint32_t frames = qy_pool_total(cache->home.pool);
+    const uint32_t step =
+        cache->params.max_sequences + cache->params.max_step_tokens / l->block_tokens + 1;
+    const struct qyi_disk_params params = {.rt = cache->rt,
+                                           .folder = s->disk_path,
+                                           .bytes = (uint64_t)n_slots * l->block_bytes,
+                                           .engine = (enum qyi_disk_choice)s->disk_engine};
+
+    if (n_slots == 0) {
+        if (s->disk_bytes > 0) {
+            qy_log_write(&cache->rt->log, QY_LOG_INFO, "offload",
+                         "disk: host memory holds all that may be asked for: no file is opened");
+        }
+        return QY_OK;
+    }
+    d->n_slots = n_slots;
+    d->slot_pages = (uint32_t)(l->block_bytes / QYI_DISK_PAGE);
+    d->footer_bytes = footer_bytes(l);
+    d->timeout_ns = (uint64_t)s->copy_timeout_ms * 1000000;
+    d->low_water = step < frames / 4 ? step : frames / 4;
+    d->low_water += d->low_water == 0;
+    if (open_lists(cache)) {
+        return qy_error_set(err, QY_ERR_NOMEM,
+                            "cache: out of memory for the tables of %u blocks "
+                            "on the disk",
+                            n_slots);
+    }
+    for (uint32_t i = 0; i < n_slots; i++) {
+        d->free_slots[d->n_free++] = n_slots - 1 - i;
+    }
+    return qyi_disk_open(&params, &d->file, err);
+}
+
+void qyi_home_disk_close(struct qy_cache *cache)
+{
+    const struct qy_allocator *mem = &cache->rt->mem;
+    struct qyi_home_disk *d = &cache->disk;
+
+    qyi_disk_close(d->file);
+    for (int i = 0; i < QYI_DISK_PARTS; i++) {
+        close_reads(mem, &d->parts[i]);
+    }
+    for (int i = 0; i < QY_MICRO_BATCHES; i++) {
+        close_reads(mem, &d->rows[i].reads);
+    }
+    qy_free(mem, d->scratch);
+    qy_free(mem, d->gathers);
+    qy_free(mem, d->tables);
+    qy_free(mem, d->n_ram);
+    qy_free(mem, d->sums);
+    qy_free(mem, d->footers);
+    qy_free(mem, d->last_use);
+    qy_free(mem, d->slots);
+    qy_free(mem, d->free_slots);
+}
+
+struct qyi_footer *qyi_home_disk_footer(const struct qy_sequence *seq, uint32_t b)
+{
+    const struct qyi_home_disk *d = &seq->cache->disk;
+    const uint32_t slot = d->slots[seq->blocks[b]] - 1;
+
+    return (struct qyi_footer *)(void *)(d->footers + slot * d->footer_bytes);
+}
+
+enum qy_status qyi_home_disk_failed(struct qy_cache *cache, enum qy_status status,
+                                    const struct qy_sequence *seq, uint32_t block, uint64_t at,
+                                    const char *why)
+{
+    snprintf(cache->disk.fault, sizeof(cache->disk.fault),
+             "disk: sequence %u block %u, at byte %llu of the file: %s", seq->slot, block,
+             (unsigned long long)at, why);
+    return status;
+}
+
+const char *qy_cache_fault(const struct qy_cache *cache)
+{
+    return cache->disk.fault;
+}
