@@ -42,7 +42,8 @@ static void store_open(struct store *s, const struct conf_rows *home, const uint
         s->numbers[i] = number;
         memcpy(s->base + number * row_bytes, qy_row_at(&home->rows, ids[i]), row_bytes);
     }
-    s->rows = (struct qy_rows){&s->base, 0, STORE_SHIFT, home->rows.d, home->rows.type};
+    s->rows = (struct qy_rows){
+        .blocks = &s->base, .shift = STORE_SHIFT, .d = home->rows.d, .type = home->rows.type};
 }
 
 static void store_close(struct store *s)
@@ -149,7 +150,7 @@ static void attend_last_row_numbers_are_reached(void **unused)
     }
     assert_int_equal(mprotect(base + tail_at, bytes - tail_at, PROT_READ | PROT_WRITE), 0);
     conf_rows_open(&home, QY_ROW_F16, D, 7, N, 2.0F);
-    const struct qy_rows rows = {&base, 0, STORE_SHIFT, D, QY_ROW_F16};
+    const struct qy_rows rows = {.blocks = &base, .shift = STORE_SHIFT, .d = D, .type = QY_ROW_F16};
     for (uint32_t i = 0; i < N; i++) { /* backwards */
         ids[0][i] = i;
         ids[1][i] = (uint32_t)LAST - i;
