@@ -85,7 +85,7 @@ def variants(driver, full, least, short):
         for what in ("off", "previous", "speculate"):
             yield f"10% prefetch={what}", {"cache.device_bytes": tenth, "step.prefetch": what}
     if driver.knows("cache.disk_bytes"):
-        yield "10% disk", {"cache.device_bytes": tenth, "cache.disk_bytes": "1G",
+        yield "10% disk", {"cache.device_bytes": tenth, "cache.disk_bytes": "256M",
                            "cache.host_bytes": driver.args.disk_host}
 
 
@@ -118,6 +118,9 @@ def compare(driver, name, policy, short):
             # what pushes keep, or a prefetch, takes room too: the least of this variant
             others = {k: v for k, v in settings.items() if k != "cache.device_bytes"}
             _, have, why = driver.least(policy + words({"plan.mode": "pull", **others}))
+        if have is None and "disk" in label and "disk" in why:
+            print(f"{name:10} {label} left out: {why}", flush=True)
+            continue
         text = why if have is None else difference(want, have)
         wrong += text is not None
         rate = "" if have is None or have.get("hit_rate") is None else f" {100 * have['hit_rate']:.0f}%"
