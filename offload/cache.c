@@ -105,7 +105,14 @@ static enum qy_status open_policy(struct qy_cache *cache, struct qy_error *err)
                                               .min_tokens = qyi_policy_min_tokens(p)};
     cache->cost.min_tokens = cache->rule.min_tokens;
     cache->ids_capacity = qyi_selection_capacity(&cache->rule, p->max_tokens);
-    if (p->settings.prefetch == QY_PREFETCH_PREVIOUS && !qy_device_caps(p->dev)->unified) {
+    if (cache->ids_capacity > 0 && cache->ids_capacity < p->max_tokens) {
+        const uint32_t more = qyi_reuse_more(p);
+        const uint32_t most = p->max_tokens - cache->ids_capacity;
+
+        cache->ids_capacity += more < most ? more : most;
+    }
+    if (qyi_reuse_wanted(p) ||
+        (p->settings.prefetch == QY_PREFETCH_PREVIOUS && !qy_device_caps(p->dev)->unified)) {
         cache->last = (struct qyi_last_lists){.n_sequences = p->max_sequences,
                                               .n_layers = p->shape.n_layers,
                                               .n_heads = p->shape.n_kv_heads,
@@ -179,6 +186,9 @@ static enum qy_status open_parts(struct qy_cache *cache, struct qy_error *err)
         return st;
     }
     st = qyi_reserve(cache, err);
+    if (st == QY_OK) {
+        st = qyi_reuse_open(cache, err);
+    }
     if (st == QY_OK && !unified) {
         st = open_tier(cache, err);
     }
@@ -238,6 +248,7 @@ void qy_cache_close(struct qy_cache *cache)
     qyi_tier_close(cache);
     qyi_lanes_close(cache);
     qyi_home_disk_close(cache);
+    qyi_reuse_close(cache);
     qyi_reserve_free(cache);
     qyi_home_close(&cache->home);
     qy_free(mem, cache->home_layers);

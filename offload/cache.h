@@ -13,6 +13,7 @@
 #include "offload/last_lists.h"
 #include "offload/micro_choice.h"
 #include "offload/policy_open.h"
+#include "offload/reuse.h"
 #include "offload/selection.h"
 #include "offload/tier.h"
 
@@ -132,7 +133,8 @@ struct qy_cache {
     struct qyi_selection_rule rule;
     struct qy_cache_cost cost; /* behind rule.min_tokens */
     struct qyi_audit audit;
-    struct qyi_last_lists last;             /* what was chosen last; empty when nobody asks */
+    struct qyi_last_lists last; /* what was chosen last; empty when nobody asks */
+    struct qyi_reuse reuse;
     struct qy_retrieval_settings retrieval; /* the defaults, when none are given */
     struct qy_policy *policy;               /* state; NULL when the policy has none */
     uint32_t group;                         /* query heads of a KV head             */

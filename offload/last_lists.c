@@ -42,6 +42,7 @@ void qyi_last_list_keep(struct qyi_last_list *list, uint32_t n, uint32_t hi, con
                         uint32_t n_ids)
 {
     list->n = n;
+    list->used = n;
     list->hi = hi;
     list->n_ids = n_ids;
     memcpy(list->ids, ids, n_ids * sizeof(*ids));
@@ -56,6 +57,7 @@ void qyi_last_lists_forget(struct qyi_last_lists *lists, uint32_t sequence, uint
             list->n = 0;
             list->n_ids = 0;
         }
+        list->used = list->used > n_tokens ? 0 : list->used;
     }
 }
 

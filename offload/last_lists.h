@@ -10,8 +10,9 @@
 #include "runtime/runtime.h"
 
 struct qyi_last_list {
-    uint32_t n;  /* tokens of the sequence in that step, the new one included; 0: nothing kept */
-    uint32_t hi; /* ids were chosen below                                          */
+    uint32_t n;    /* tokens of the sequence in that step, the new one included; 0: nothing kept */
+    uint32_t hi;   /* ids were chosen below                                          */
+    uint32_t used; /* n of the last step that attended to it                         */
     uint32_t n_ids;
     uint32_t *ids; /* [capacity] ascending                                           */
 };

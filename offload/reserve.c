@@ -90,7 +90,7 @@ uint64_t qyi_reserve_bytes(const struct qy_cache *cache)
            n * cache->max_blocks * (sizeof(uint32_t) + tables * sizeof(uint8_t *)) +
            n * cache->params.max_tokens * (sizeof(int32_t) + sizeof(uint8_t)) +
            qyi_cache_items(cache) * item_bytes(cache) + qyi_last_lists_bytes(&cache->last) +
-           qyi_ahead_device_bytes(cache) + qyi_ahead_host_bytes(cache);
+           qyi_ahead_device_bytes(cache) + qyi_ahead_host_bytes(cache) + qyi_reuse_bytes(cache);
 }
 
 static enum qy_status reserve_scratch(struct qy_cache *cache, struct qy_error *err)

@@ -33,6 +33,8 @@ enum qy_status qyi_layer_append(struct qy_cache *cache, uint32_t layer, const st
     const struct qy_kv_shape *shape = &cache->params.shape;
     struct qyi_step *step = &cache->step;
     uint32_t n = 0;
+
+    qyi_reuse_note(cache, qkv);
     const enum qy_status st = rotate(cache, qkv);
 
     if (st != QY_OK) {

@@ -29,14 +29,22 @@ struct qy_select_item qyi_select_item(const struct qy_cache *cache, uint32_t lay
                                    .n_ids = &step->n_chosen[place]};
 }
 
-/* Gives the item its place for an estimate: none, until the policy writes one. */
+/* No estimate of what the list of `place` leaves out, until the policy writes one. */
+static void no_estimate(const struct qy_cache *cache, size_t place)
+{
+    float *lse = qyi_part_lse(cache, place, QYI_PART_ESTIMATE);
+
+    for (uint32_t g = 0; g < cache->group; g++) {
+        lse[g] = -INFINITY;
+    }
+}
+
+/* Gives the item its place for an estimate. */
 static void offer_part(const struct qy_cache *cache, size_t place, struct qy_select_item *item)
 {
     item->part_out = qyi_part_out(cache, place, QYI_PART_ESTIMATE);
     item->part_lse = qyi_part_lse(cache, place, QYI_PART_ESTIMATE);
-    for (uint32_t g = 0; g < cache->group; g++) {
-        item->part_lse[g] = -INFINITY;
-    }
+    no_estimate(cache, place);
 }
 
 /* Completes the lists of a layer with sinks and window, and shows them to who watches.
@@ -49,8 +57,9 @@ static enum qy_status complete_lists(struct qy_cache *cache, uint32_t layer)
 
     for (uint32_t i = now->begin; i < now->end; i++) {
         const struct qyi_slice *s = &step->slices[i];
-        const struct qyi_selection reach = qyi_slice_reach(cache, s, layer);
+        struct qyi_selection reach = qyi_slice_reach(cache, s, layer);
 
+        reach.most += qyi_reuse_more(&cache->params);
         for (uint32_t h = 0; reach.reach != QYI_REACH_ALL && h < cache->layout.n_kv_heads; h++) {
             const size_t place = (size_t)i * cache->layout.n_kv_heads + h;
             uint32_t *ids = qyi_step_list(cache, i, h);
@@ -60,9 +69,8 @@ static enum qy_status complete_lists(struct qy_cache *cache, uint32_t layer)
                 return QY_ERR_INVALID;
             }
             step->n_listed[place] = n;
-            if (cache->last.lists) {
-                qyi_last_list_keep(qyi_last_list(&cache->last, s->seq->slot, layer, h), reach.n,
-                                   reach.hi, ids + reach.lo, step->n_chosen[place]);
+            if (cache->last.lists && reach.reach == QYI_REACH_SELECT) {
+                qyi_reuse_keep(cache, layer, i, h);
             }
             if (p->on_selection) {
                 p->on_selection(p->selection_ctx, s->seq->slot, layer, h, ids, n);
@@ -87,6 +95,12 @@ enum qy_status qyi_layer_select(struct qy_cache *cache, uint32_t layer, const st
 
             step->n_chosen[place] = 0;
             if (!selects) {
+                continue;
+            }
+            if (qyi_reuse_take(cache, layer, i, h)) {
+                if (cache->params.policy->caps.partial) {
+                    no_estimate(cache, place);
+                }
                 continue;
             }
             step->selects[n] =

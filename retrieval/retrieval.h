@@ -224,8 +224,13 @@ struct qy_retrieval_settings {
     int64_t quest_page;
     int64_t pq_m, pq_bits;
     int64_t cluster_tokens, cluster_segment, cluster_iterations;
-    double cluster_estimated; /* share of the clusters in the estimation zone */
+    double cluster_estimated;                 /* share of the clusters in the estimation zone */
+    int reuse;                                /* enum qy_reuse: choices used again in later steps */
+    double reuse_cosine;                      /* of queries before RoPE, at least */
+    int64_t reuse_every;                      /* steps that a choice serves, at most */
+    char reuse_layers[QY_SETTING_TEXT_BYTES]; /* "4:3,5:3": layer 4 takes what layer 3 attends to */
 };
+enum qy_reuse { QY_REUSE_OFF = 0, QY_REUSE_COSINE, QY_REUSE_EVERY };
 enum qy_preset { QY_PRESET_FAITHFUL = 0, QY_PRESET_FAST = 1 };
 enum qy_first_stage {
     QY_STAGE1_PQ4 = 0, /* frozen 4-bit product quantizer after RoPE        */

@@ -69,6 +69,47 @@ const struct qy_setting qy_retrieval_setting_rows[] = {
         .help = "share of the selections that are measured against exact attention; 0: none",
         .offset = AT(audit_rate),
     },
+    {
+        .name = "retrieval.reuse",
+        .type = QY_SETTING_CHOICE,
+        .initial = "off",
+        .choices = "off|cosine|every",
+        .unit = "",
+        .help = "whether a choice serves later steps too: every, for retrieval.reuse_every steps; "
+                "cosine, while queries look alike, and at most as long; off, each step chooses",
+        .offset = AT(reuse),
+    },
+    {
+        .name = "retrieval.reuse_every",
+        .type = QY_SETTING_INT,
+        .initial = "4",
+        .min = 1,
+        .max = 256,
+        .unit = "steps",
+        .help = "the most steps that a choice serves with retrieval.reuse, its own included",
+        .offset = AT(reuse_every),
+    },
+    {
+        .name = "retrieval.reuse_cosine",
+        .type = QY_SETTING_REAL,
+        .initial = "0.9",
+        .min = -1,
+        .max = 1,
+        .unit = "",
+        .help =
+            "retrieval.reuse = cosine: the least cosine of each query head's query, before RoPE, "
+            "with the one that the choice was made for",
+        .offset = AT(reuse_cosine),
+    },
+    {
+        .name = "retrieval.reuse_layers",
+        .type = QY_SETTING_TEXT,
+        .initial = "off",
+        .unit = "",
+        .help = "layers that take what another one chose in the same step: 4:3,5:3 lets layers 4 "
+                "and 5 take layer 3's; off: each chooses",
+        .offset = AT(reuse_layers),
+    },
     /* codebooks */
     {
         .name = "retrieval.codebook",
