@@ -62,6 +62,12 @@ static void take_guess(const struct guess_job *job, uint32_t set, uint32_t slice
         n--;
     }
     n = qyi_residency_find(cache->tier.residency, set, head, ids, n, slots, missed);
+    uint32_t n_home = 0;
+    for (uint32_t i = 0; i < n; i++) { /* a block on disk is left to the layer itself */
+        missed[n_home] = missed[i];
+        n_home += seq->homes[ids[missed[i]] >> cache->layout.shift] != NULL;
+    }
+    n = n_home;
     if (n > cache->tier.ahead.most_rows) { /* chosen: the last ones, nearest to the new token */
         const uint32_t over = n - cache->tier.ahead.most_rows;
 
