@@ -50,6 +50,10 @@ static inline uint64_t qy_row_stamp(uint64_t stamp, uint32_t id)
 {
     return stamp ^ ((uint64_t)id + 1) * 0x9e3779b97f4a7c15u;
 }
+/* The same by a kernel, for rows that are in device memory already: done when it returns. Places do
+ * not overlap. [owner] [noalloc] */
+QY_MUST enum qy_status qy_device_gather(struct qy_device *dev, const struct qy_gather_item *items,
+                                        uint32_t n_items, void *base);
 /* Bytes from one place to another. With a codec: rows, coded in home memory and f16 on the device;
  * a stream to the host encodes, one to the device decodes. bytes are then those of the coded rows,
  * which is what crosses the link. */

@@ -79,25 +79,6 @@ static enum qy_status too_small(const struct qy_cache *cache, const struct qyi_t
         qy_format_size(plan->scratch_bytes, text[5], SIZE_TEXT));
 }
 
-/* Blocks that a sequence keeps so that its window need not come back when a block becomes full: all
- * those rows would be missed at once. chosen: where slots for two steps' lists are left beside them;
- * else only the open block. Returns the number, with the plan made of it. */
-static uint64_t keep_window(const struct qy_cache *cache, struct qyi_tier_plan *plan,
-                            uint64_t given)
-{
-    const struct qyi_layout *l = &cache->layout;
-    const uint32_t slots = plan->slots_per_set;
-    const uint64_t keep = 1 + qyi_layout_blocks(l, (uint64_t)cache->params.settings.window);
-
-    set_counts(cache, 2 * (uint64_t)slots, keep, plan);
-    int fits = given == 0 || plan_bytes(plan) <= given;
-    if (cache->cuts_lists && cache->home_layers) {
-        fits = 0; /* what is coded must not depend on the room that there is */
-    }
-    set_counts(cache, slots, fits ? keep : 1, plan);
-    return fits ? keep : 1;
-}
-
 enum qy_status qyi_tier_size(const struct qy_cache *cache, size_t scratch_bytes,
                              struct qyi_tier_plan *plan, struct qy_error *err)
 {
@@ -121,17 +102,16 @@ enum qy_status qyi_tier_size(const struct qy_cache *cache, size_t scratch_bytes,
     if (given > 0 && plan_bytes(plan) > given) {
         return too_small(cache, plan, given, err);
     }
-    /* what is left: blocks for the window and slots for who chooses, whole blocks for who does not */
-    const uint64_t keep = lists > 0 ? keep_window(cache, plan, given) : 1;
+    /* what is left: slots for who chooses, whole blocks for who does not */
     const uint64_t left = given > 0 ? given - plan_bytes(plan) : UINT64_MAX / 2;
     if (lists > 0) {
         uint64_t slots = plan->slots_per_set + left / (plan->n_sets * l->row_bytes);
 
         slots = slots < most ? slots : most;
-        set_counts(cache, slots, keep, plan);
+        set_counts(cache, slots, 1, plan);
         while (given > 0 && plan_bytes(plan) > given) { /* their bookkeeping counts too */
             slots -= (plan_bytes(plan) - given) / (plan->n_sets * 2 * l->row_bytes) + 1;
-            set_counts(cache, slots, keep, plan);
+            set_counts(cache, slots, 1, plan);
         }
     } else {
         set_counts(cache, 0, 1 + left / (p->max_sequences * rows_bytes(l)), plan);
@@ -143,6 +123,14 @@ enum qy_status qyi_tier_size(const struct qy_cache *cache, size_t scratch_bytes,
                             INT32_MAX);
     }
     return QY_OK;
+}
+
+/* Rows of device blocks whose last use is known. */
+static size_t asked_rows(const struct qy_cache *cache)
+{
+    const struct qyi_layout *l = &cache->layout;
+
+    return (size_t)cache->params.max_sequences * l->n_slabs * QYI_ASKED_BLOCKS * l->block_tokens;
 }
 
 /* Lists of the tier in host memory. Returns non-zero when there is no memory for one. */
@@ -167,6 +155,7 @@ static int open_lists(struct qy_cache *cache)
     t->n_found = qy_alloc_zero(mem, items * sizeof(*t->n_found));
     t->n_missed = qy_alloc_zero(mem, items * sizeof(*t->n_missed));
     t->n_numbers = qy_alloc_zero(mem, items * sizeof(*t->n_numbers));
+    t->asked = qy_alloc_zero(mem, asked_rows(cache) * sizeof(*t->asked));
     t->n_taken = qy_alloc_zero(mem, items * sizeof(*t->n_taken));
     t->layers = qy_alloc_zero(mem, cache->layout.n_layers * sizeof(*t->layers));
     t->slice_status = qy_alloc_zero(mem, cache->params.max_sequences * sizeof(*t->slice_status));
@@ -178,7 +167,7 @@ static int open_lists(struct qy_cache *cache)
         qy_alloc_zero(mem, (size_t)QYI_STAGES * cache->max_blocks * sizeof(*t->pass_blocks));
     return !t->free_blocks || !t->gathers || !t->numbers || !t->misses || !t->pull_ids ||
            !t->pull_slots || !t->n_found || !t->n_missed || !t->n_taken || !t->n_numbers ||
-           !t->layers || !t->slice_status || !t->copies || !t->pass_copies ||
+           !t->asked || !t->layers || !t->slice_status || !t->copies || !t->pass_copies ||
            (stamped && !t->stamps) || !t->pass_blocks;
 }
 
@@ -253,6 +242,7 @@ void qyi_tier_close(struct qy_cache *cache)
     qy_free(mem, t->copies);
     qy_free(mem, t->slice_status);
     qy_free(mem, t->layers);
+    qy_free(mem, t->asked);
     qy_free(mem, t->n_taken);
     qy_free(mem, t->n_numbers);
     qy_free(mem, t->n_missed);

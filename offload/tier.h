@@ -26,7 +26,7 @@
 #include "offload/plan.h"
 #include "offload/residency.h"
 
-enum { QYI_SEGMENT_TOKENS = 512, QYI_STAGES = 2 };
+enum { QYI_SEGMENT_TOKENS = 512, QYI_STAGES = 2, QYI_ASKED_BLOCKS = 4 };
 
 /* Sizes, in bytes and counts. */
 struct qyi_tier_plan {
@@ -85,6 +85,9 @@ struct qyi_tier {
     uint32_t *pull_ids, *pull_slots;
     uint32_t *n_found, *n_missed, *n_taken; /* per item; taken: missed, with slots */
     uint32_t *n_numbers;                    /* of its list of row numbers          */
+    uint16_t
+        *asked; /* [max_sequences][n_slabs][QYI_ASKED_BLOCKS][block_tokens] step in which a row of
+                        a device block was last asked for, see tier_hot.c */
     struct qyi_push push;
     enum qy_status *slice_status; /* [max_sequences] */
     uint64_t *stamps; /* [slots] what lies in each; NULL but in debug builds, see tier_check.c */
@@ -141,6 +144,11 @@ QY_MUST enum qy_status qyi_tier_send_index(struct qy_sequence *seq, uint32_t n_b
 QY_MUST enum qy_status qyi_tier_fetch(struct qy_cache *cache, uint32_t layer);
 /* Waits for the pulls. On failure what was pulled is forgotten. [noalloc] */
 QY_MUST enum qy_status qyi_tier_wait(struct qy_cache *cache);
+/* tier_hot.c: where the last use of the rows of a sequence's block b is written, and what is written. */
+uint16_t *qyi_tier_asked(const struct qy_sequence *seq, uint32_t layer, uint32_t head, uint32_t b);
+uint16_t qyi_tier_now(const struct qy_cache *cache);
+/* Device block b is about to be given back: rows of it that were asked for of late get slots. [noalloc] */
+void qyi_tier_keep_hot(struct qy_sequence *seq, uint32_t b);
 /* tier_check.c: names the rows of (sequence, layer, KV head); do those of the running lists lie where
  * they are looked for? */
 uint64_t qyi_tier_stamp(const struct qy_sequence *seq, uint32_t layer, uint32_t head);

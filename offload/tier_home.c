@@ -132,6 +132,7 @@ static void drop_old(struct qy_sequence *seq)
 
     for (; seq->device_from < seq->n_sealed && seq->device_from < from; seq->device_from++) {
         if (seq->device[seq->device_from] != NULL) {
+            qyi_tier_keep_hot(seq, seq->device_from);
             qyi_tier_give_block(seq->cache, &seq->device[seq->device_from]);
         }
     }

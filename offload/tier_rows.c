@@ -24,12 +24,16 @@ static void number_blocks(const struct qy_sequence *seq, uint32_t layer, uint32_
     const struct qy_cache *cache = seq->cache;
     const struct qyi_layout *l = &cache->layout;
     const uint32_t slab = (layer * l->n_kv_heads + head) * l->block_tokens;
+    const uint16_t now = qyi_tier_now(cache);
 
     for (uint32_t i = begin; i < n; i++) {
         const uint8_t *block = seq->device[ids[i] >> l->shift];
         const size_t row = (size_t)(block - cache->tier.rows) / l->row_bytes;
 
-        numbers[i] = (uint32_t)row + slab + (ids[i] & (l->block_tokens - 1));
+        const uint32_t token = ids[i] & (l->block_tokens - 1);
+
+        numbers[i] = (uint32_t)row + slab + token;
+        qyi_tier_asked(seq, layer, head, ids[i] >> l->shift)[token] = now;
     }
 }
 

@@ -5,6 +5,7 @@
 
 #include "gpu/host/copy_engine.h"
 #include "gpu/host/row_codec.h"
+#include "gpu/host/rows.h"
 
 enum { LINE_BYTES = 64, PREFETCH_ROWS = 8, PREFETCH_LINES = 8 };
 
@@ -102,6 +103,18 @@ static uint64_t gather_bytes(const struct qy_gather_item *item)
         bytes += qyi_rows_bytes(&item->rows, item->ids[i]);
     }
     return bytes;
+}
+
+enum qy_status qy_device_gather(struct qy_device *dev, const struct qy_gather_item *items,
+                                uint32_t n_items, void *base)
+{
+    for (uint32_t i = 0; i < n_items; i++) { /* few rows: not worth the team */
+        if (!qyi_rows_valid(&items[i].rows, 1)) {
+            return QY_ERR_INVALID;
+        }
+        qyi_gather_rows(dev, &items[i], base);
+    }
+    return QY_OK;
 }
 
 uint64_t qyi_command_bytes(const struct qyi_command *command, uint64_t *rows)
