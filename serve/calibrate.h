@@ -39,6 +39,10 @@ struct qyi_calibrated {
 QY_MUST enum qy_status qyi_calibrate(struct qyi_app *app, const struct qyi_calibration *calibration,
                                      struct qyi_calibrated *result, struct qy_error *err);
 
+/* calibrate --reuse: which layers may take what an earlier one chose; writes a file of settings. Prints
+ * its result. */
+QY_MUST enum qy_status qyi_calibrate_reuse(struct qyi_app *app, struct qy_error *err);
+
 /* ---- text ----------------------------------------------------------------------------------- */
 
 enum { QYI_CALIBRATE_CONTEXT = 4096 };

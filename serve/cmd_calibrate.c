@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quarry calibrate: learns the codebook of a model from texts. */
+/* quarry calibrate: learns the codebook of a model, or its map of layers, from texts. */
 #include <string.h>
 
 #include "serve/calibrate.h"
@@ -111,6 +111,13 @@ int qyi_cmd_calibrate(struct qyi_app *app)
     struct qyi_calibrated result;
     struct qy_error err = {0};
     char path[1024];
+    if (app->args->reuse) {
+        if (strcmp(app->retrieval.policy, "dense") == 0) { /* which chooses nothing */
+            snprintf(app->retrieval.policy, sizeof app->retrieval.policy, "exact");
+        }
+        const enum qy_status learnt = qyi_calibrate_reuse(app, &err);
+        return learnt == QY_OK ? 0 : qyi_fail(&err);
+    }
     enum qy_status st = read_request(app, &ask, &err);
     if (st == QY_OK) {
         st = place_output(app, &ask, path, sizeof path, &err);

@@ -36,11 +36,11 @@ struct qyi_args {
     const char *policies, *budgets, *task; /* of eval */
     const char *shape, *query_drift;       /* of bench decode */
     uint64_t heads, kv_heads, head_dim, layers;
-    const char *output, *quality, *metric; /* of calibrate */
+    const char *output, *quality, *metric, *overlap; /* of calibrate */
     const char *texts[QYI_MAX_TEXTS];
     size_t n_texts;
     uint64_t tokens, iterations, sub_vectors, words;
-    int chat, interactive, json, compare, special, man;
+    int chat, interactive, json, compare, special, man, reuse;
     const char *completion;
     uint64_t n, ctx, prompt_tokens, count, start, from, batch, context, steps, warm_up;
     const char *sets[QYI_MAX_SETS];  /* "section.name=value"  */

@@ -81,6 +81,21 @@ class Calibrate(unittest.TestCase):
             self.assertTrue(0 < got["distortion"] < 1, got)
             self.assertFalse(os.path.exists(out + ".part"))
 
+    def test_layers_that_agree_are_written_as_settings(self):
+        out = path("reuse.conf")
+        small = ("--set", "cache.window=16", "--set", "cache.sinks=4", "--set", "retrieval.min_tokens=0")
+        made = ("calibrate", "--reuse", "-m", tiny(), "-t", text(), "-o", out, "--tokens", "400", "--set", "retrieval.budget=24",
+                *small)
+        got = json.loads(self.done(run(*made, "--overlap", "0.05", "--json")).stdout)
+        self.assertRegex(got["reuse_layers"], r"^\d+:\d+(,\d+:\d+)*$")
+        base = ("generate", "-m", tiny(), "-p", TEXT, "-n", "4", "--policy", "exact", "--budget", "24", "--json", *small)
+        self.done(run(*base, "--config", out))
+        rows = json.loads(self.done(run("config", "--config", out, "--json")).stdout)["settings"]
+        self.assertIn(got["reuse_layers"], [r["value"] for r in rows if r["name"] == "retrieval.reuse_layers"])
+        self.refused(run(*made, "--overlap", "2"), 2, "--overlap '2'")
+        self.refused(run(*made[:4]), 2, "needs a text")
+        self.refused(run(*made, "--tokens", "40000"), 2, "has [0-9]+ tokens")
+
     def test_a_named_codebook_is_used_and_another_model_refused_by_name(self):
         out = path("n.qcb")
         self.done(calibrate(out))
