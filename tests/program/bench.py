@@ -74,7 +74,7 @@ class Bench(Case):
         self.assertLessEqual(slow["overlap"], 1)
 
     def test_a_device_that_is_too_small_is_told_what_is_needed(self):
-        self.refused(1, r"'4.0 MiB': 2 sequences of \d+ tokens need at least [0-9.]+ MiB \(rows", "bench",
+        self.refused(1, r"'4.0 MiB': 2 sequences of \d+ tokens need at least [0-9.]+ MiB \(\d+ bytes: rows", "bench",
                      "decode", "--shape", "llama3-8b", "--batch", "2", "--context", "4000", "--policy", "exact",
                      "--budget", "256", "--device", "host-discrete:4M")
 
