@@ -150,7 +150,7 @@ void qyi_ahead_drop(struct qy_cache *cache, uint32_t micro_batch, uint32_t layer
          guess->is_open && p < (size_t)micro->end * n_heads; p++) {
         const struct qy_sequence *seq = cache->step.slices[p / n_heads].seq;
 
-        qyi_residency_drop(cache->tier.residency, seq->slot * cache->layout.n_layers + layer,
+        qyi_residency_drop(cache->tier.residency, qyi_sequence_set(seq, layer),
                            (uint32_t)(p % n_heads), g->pull_ids + p * cache->ids_capacity,
                            g->n_taken[p]);
     }

@@ -100,8 +100,7 @@ static void take_slices(void *arg, uint32_t thread, uint32_t n_threads)
     qy_team_range(now->end - now->begin, thread, n_threads, &begin, &end);
     for (size_t i = begin; i < end; i++) {
         const uint32_t slice = now->begin + (uint32_t)i;
-        const uint32_t set =
-            job->cache->step.slices[slice].seq->slot * job->cache->layout.n_layers + job->layer;
+        const uint32_t set = qyi_sequence_set(job->cache->step.slices[slice].seq, job->layer);
 
         memset(g->n_taken + (size_t)slice * n_heads, 0, n_heads * sizeof(*g->n_taken));
         if (!chooses(job->cache, slice, job->layer)) {
