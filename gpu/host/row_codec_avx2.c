@@ -101,31 +101,14 @@ static inline void decode16(__m128i codes, __m256 low, __m256 step, uint8_t *pla
     }
 }
 
-static void decode_avx2(const uint8_t *coded, uint32_t d, uint32_t group, uint32_t bits,
-                        uint8_t *plain)
+static inline __m256 broadcast(uint16_t f16)
 {
-    const uint8_t *codes = coded + (size_t)d / group * QYI_CODEC_META;
-    const __m128i low4 = _mm_set1_epi8(15);
-
-    for (uint32_t i = 0; i < d; i += QYI_CODEC_CHUNK, plain += 2 * QYI_CODEC_CHUNK) {
-        uint16_t meta[2];
-        memcpy(meta, coded + (size_t)i / group * QYI_CODEC_META, sizeof(meta));
-        const __m256 low = _mm256_set1_ps(_cvtsh_ss(meta[0]));
-        const __m256 step = _mm256_set1_ps(_cvtsh_ss(meta[1]));
-        const __m128i first = _mm_loadu_si128((const __m128i *)(const void *)codes);
-        if (bits == 8) {
-            decode16(first, low, step, plain);
-            decode16(_mm_loadu_si128((const __m128i *)(const void *)(codes + 16)), low, step,
-                     plain + QYI_CODEC_CHUNK);
-        } else {
-            decode16(_mm_and_si128(first, low4), low, step, plain);
-            decode16(_mm_and_si128(_mm_srli_epi16(first, 4), low4), low, step,
-                     plain + QYI_CODEC_CHUNK);
-        }
-        codes += QYI_CODEC_CHUNK * bits / 8;
-    }
+    return _mm256_set1_ps(_cvtsh_ss(f16));
 }
 
+typedef __m256 codec_word;
+#include "gpu/host/row_codec_body.h"
+
 const struct qyi_codec_kernels qyi_codec_avx2 = {.encode = qyi_codec_encode_avx2,
-                                                 .decode = decode_avx2};
+                                                 .decode = decode_part};
 #endif
