@@ -236,12 +236,28 @@ static inline size_t qyi_cache_items(const struct qy_cache *cache)
     return (size_t)cache->params.max_sequences * cache->layout.n_kv_heads;
 }
 
+/* Does a slice attend to lists in this layer? */
+static inline int qyi_slice_lists(const struct qy_cache *cache, const struct qyi_slice *slice,
+                                  uint32_t layer)
+{
+    return slice->n_tokens == 1 && qyi_slice_reach(cache, slice, layer).reach != QYI_REACH_ALL;
+}
+
 /* The list of ids of (slice, KV head). */
 static inline uint32_t *qyi_step_list(const struct qy_cache *cache, uint32_t slice, uint32_t head)
 {
     const size_t place = (size_t)slice * cache->layout.n_kv_heads + head;
 
     return cache->step.ids + place * cache->ids_capacity;
+}
+
+/* How much of the complete list of (slice, KV head) lies below the cut. */
+static inline uint32_t qyi_list_below(const struct qy_cache *cache, uint32_t slice, uint32_t head)
+{
+    const size_t place = (size_t)slice * cache->layout.n_kv_heads + head;
+
+    return qyi_selection_place(qyi_step_list(cache, slice, head), cache->step.n_listed[place],
+                               qyi_slice_cut(cache, &cache->step.slices[slice]));
 }
 
 /* The slices that the running part of a layer is about. */

@@ -173,13 +173,10 @@ static void name_rows(const struct qy_cache *cache, uint32_t slice, uint32_t h,
                       struct qy_attend_item *item)
 {
     const size_t place = (size_t)slice * cache->layout.n_kv_heads + h;
-    const uint32_t *list = qyi_step_list(cache, slice, h);
-    const uint32_t n = cache->step.n_listed[place];
-    const uint32_t below =
-        qyi_selection_place(list, n, qyi_slice_cut(cache, &cache->step.slices[slice]));
+    const uint32_t below = qyi_list_below(cache, slice, h);
 
-    item->n = n - below;
-    item->ids = list + below;
+    item->n = cache->step.n_listed[place] - below;
+    item->ids = qyi_step_list(cache, slice, h) + below;
     if (cache->tier.present) {
         item->n = cache->tier.n_numbers[place];
         item->ids = qyi_tier_numbers(cache, slice, h);
@@ -228,13 +225,11 @@ static uint32_t items_below(struct qy_cache *cache, const struct qyi_micro_batch
 
     for (uint32_t i = now->begin; cache->cuts_lists && i < now->end; i++) {
         const struct qyi_slice *s = &cache->step.slices[i];
-        const int lists =
-            s->n_tokens == 1 && qyi_slice_reach(cache, s, layer).reach != QYI_REACH_ALL;
+        const int lists = qyi_slice_lists(cache, s, layer);
 
         for (uint32_t h = 0; lists && h < cache->layout.n_kv_heads; h++) {
             const size_t place = (size_t)i * cache->layout.n_kv_heads + h;
-            const uint32_t below = qyi_selection_place(
-                qyi_step_list(cache, i, h), cache->step.n_listed[place], qyi_slice_cut(cache, s));
+            const uint32_t below = qyi_list_below(cache, i, h);
             struct qy_attend_item *item = &items[n];
 
             if (below == 0 || qyi_pushes(&cache->tier, place)) {

@@ -40,7 +40,7 @@ void qyi_tier_check(const struct qy_cache *cache, uint32_t layer)
     for (uint32_t i = now->begin; cache->tier.stamps && i < now->end; i++) {
         const struct qyi_slice *s = &cache->step.slices[i];
 
-        if (s->n_tokens == 1 && qyi_slice_reach(cache, s, layer).reach != QYI_REACH_ALL) {
+        if (qyi_slice_lists(cache, s, layer)) {
             for (uint32_t h = 0; h < cache->layout.n_kv_heads; h++) {
                 if (!qyi_pushes(&cache->tier, (size_t)i * cache->layout.n_kv_heads + h)) {
                     check_list(cache, layer, i, h);

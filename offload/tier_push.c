@@ -127,11 +127,10 @@ void qyi_push_plan(struct qy_cache *cache, uint32_t layer)
 
         t->push.items[i] =
             (struct qyi_plan_item){.n = t->n_found[i] + t->n_missed[i], .n_miss = t->n_missed[i]};
-        if (n_home < qyi_slice_cut(cache, s)) {
-            t->push.items[i].n_miss = 0; /* what is pushed with others is not all home yet */
-        }
-        if (s->seq->n_down > 0) {
-            t->push.items[i].n_miss = 0; /* nobody attends to rows on a disk: they are pulled */
+        /* what would be pushed with others is not all home yet; or rows lie on a disk, where nobody
+         * attends to them: pulled */
+        if (n_home < qyi_slice_cut(cache, s) || s->seq->n_down > 0) {
+            t->push.items[i].n_miss = 0;
         }
     }
     t->push.params.row_bytes = (uint32_t)qyi_layout_home_row(&cache->layout, layer);

@@ -86,8 +86,7 @@ static void leave_out(struct qy_cache *cache, uint32_t slice, uint32_t head)
     const size_t place = (size_t)slice * cache->layout.n_kv_heads + head;
     const uint32_t *ids = qyi_step_list(cache, slice, head);
     const uint32_t *misses = t->misses + list_at(cache, place);
-    const uint32_t below = qyi_selection_place(ids, t->n_numbers[place],
-                                               qyi_slice_cut(cache, &cache->step.slices[slice]));
+    const uint32_t below = qyi_list_below(cache, slice, head);
     uint32_t *numbers = t->numbers + list_at(cache, place);
     uint32_t n = 0;
     uint32_t n_home = 0;
@@ -113,18 +112,11 @@ struct place_job {
     int find, take; /* which halves */
 };
 
-static int attends_list(const struct qy_cache *cache, uint32_t slice, uint32_t layer)
-{
-    const struct qyi_slice *s = &cache->step.slices[slice];
-
-    return s->n_tokens == 1 && qyi_slice_reach(cache, s, layer).reach != QYI_REACH_ALL;
-}
-
 static void find_slice(struct qy_cache *cache, uint32_t layer, uint32_t slice)
 {
     struct qyi_tier *t = &cache->tier;
     const uint32_t n_heads = cache->layout.n_kv_heads;
-    const int lists = attends_list(cache, slice, layer);
+    const int lists = qyi_slice_lists(cache, &cache->step.slices[slice], layer);
 
     if (lists) {
         qyi_residency_begin(t->residency, qyi_sequence_set(cache->step.slices[slice].seq, layer));
