@@ -4,6 +4,7 @@
  * prefill, single tokens, cuts, copies and random rows.
  */
 #include "tests/unit/offload/rig_disk.h"
+#include "tests/unit/offload/tier_rig.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -13,19 +14,6 @@
 #include "tests/support/fail_alloc.h"
 
 enum { N_PREFILL = 400, N_DECODE = 30, OUT = RIG_LAYERS * RIG_OUT };
-
-/* Single tokens of two sequences: of streams `stream` and the next. */
-static void decode(struct rig *rig, struct qy_sequence *const *seqs, uint32_t stream, uint32_t n,
-                   float *out)
-{
-    for (uint32_t i = 0; i < n; i++) {
-        const struct rig_feed feeds[2] = {
-            {.seq = seqs[0], .stream = stream, .n = 1, .out = out + (size_t)(2 * i) * OUT},
-            {.seq = seqs[1], .stream = stream + 1, .n = 1, .out = out + (size_t)(2 * i + 1) * OUT}};
-
-        assert_int_equal(rig_step(rig, feeds, 2), QY_OK);
-    }
-}
 
 /* A sequence of 27 blocks where 18 are in memory, a short one beside it; cuts in blocks that are there and
  * in one that is not; a copy; a step that mixes both kinds; random rows. Returns the floats written. */
@@ -38,16 +26,16 @@ static size_t run(struct rig *rig, float *out)
     at += (size_t)N_PREFILL * RIG_OUT;
     rig_prefill(rig, seqs[1], 2, 37, 64, at);
     at += (size_t)37 * RIG_OUT;
-    decode(rig, seqs, 1, N_DECODE, at);
+    tier_decode(rig, seqs, 1, N_DECODE, at);
     at += (size_t)2 * N_DECODE * OUT;
     rig_verify(seqs[0]);
 
     assert_int_equal(qy_sequence_truncate(seqs[0], 377), QY_OK);
-    decode(rig, seqs, 3, 10, at);
+    tier_decode(rig, seqs, 3, 10, at);
     at += (size_t)20 * OUT;
     assert_int_equal(qy_sequence_truncate(seqs[0], 85), QY_OK); /* in a block that is on the disk */
     rig_verify(seqs[0]);
-    decode(rig, seqs, 5, 10, at);
+    tier_decode(rig, seqs, 5, 10, at);
     at += (size_t)20 * OUT;
 
     assert_int_equal(qy_sequence_copy(seqs[2], seqs[0]), QY_OK);
@@ -63,7 +51,7 @@ static size_t run(struct rig *rig, float *out)
     const struct rig_feed last = {.seq = seqs[2], .stream = 1, .n = 40, .out = at};
     assert_int_equal(rig_step(rig, &last, 1), QY_OK);
     at += (size_t)40 * OUT;
-    decode(rig, seqs + 1, 7, 10, at);
+    tier_decode(rig, seqs + 1, 7, 10, at);
     at += (size_t)20 * OUT;
     for (int i = 0; i < 3; i++) {
         rig_verify(seqs[i]);

@@ -13,19 +13,6 @@
 
 enum { N_PREFILL = 240, N_DECODE = 40, OUT = RIG_LAYERS * RIG_OUT };
 
-/* Single tokens of two sequences, of different lengths: of streams `stream` and the next. */
-static void decode(struct rig *rig, struct qy_sequence *const *seqs, uint32_t stream, uint32_t n,
-                   float *out)
-{
-    for (uint32_t i = 0; i < n; i++) {
-        const struct rig_feed feeds[2] = {
-            {.seq = seqs[0], .stream = stream, .n = 1, .out = out + (size_t)(2 * i) * OUT},
-            {.seq = seqs[1], .stream = stream + 1, .n = 1, .out = out + (size_t)(2 * i + 1) * OUT}};
-
-        assert_int_equal(rig_step(rig, feeds, 2), QY_OK);
-    }
-}
-
 /* Prefill, decode, a cut, more decode, a copy, a closed sequence, and a step that mixes both kinds.
  * Returns the floats written to out. */
 static size_t run(struct rig *rig, float *out)
@@ -38,12 +25,12 @@ static size_t run(struct rig *rig, float *out)
     at += (size_t)N_PREFILL * RIG_OUT;
     rig_prefill(rig, seqs[1], 2, 37, 64, at);
     at += (size_t)37 * RIG_OUT;
-    decode(rig, seqs, 1, N_DECODE, at);
+    tier_decode(rig, seqs, 1, N_DECODE, at);
     at += (size_t)2 * N_DECODE * OUT;
 
     assert_int_equal(qy_sequence_truncate(seqs[0], 217), QY_OK);
     assert_int_equal(qy_sequence_truncate(seqs[1], 64), QY_OK);
-    decode(rig, seqs, 3, 30, at);
+    tier_decode(rig, seqs, 3, 30, at);
     at += (size_t)60 * OUT;
 
     assert_int_equal(qy_sequence_copy(seqs[2], seqs[0]), QY_OK);
@@ -53,7 +40,7 @@ static size_t run(struct rig *rig, float *out)
                                       {.seq = seqs[1], .stream = 2, .n = 50, .out = at + OUT}};
     assert_int_equal(rig_step(rig, mixed, 2), QY_OK);
     at += (size_t)51 * OUT;
-    decode(rig, seqs, 5, 20, at);
+    tier_decode(rig, seqs, 5, 20, at);
     at += (size_t)40 * OUT;
     for (int i = 0; i < 2; i++) {
         if (qy_sequence_verify(seqs[i], &err) != QY_OK) {
@@ -181,8 +168,8 @@ static void tier_dense_moves_nothing_where_all_fits(void **state)
     }
     qy_cache_stats_reset(rig.cache);
     for (int i = 0; i < 30; i++) {
-        decode(&rig, seqs, 1, 1, have);
-        decode(&unified, other, 1, 1, want);
+        tier_decode(&rig, seqs, 1, 1, have);
+        tier_decode(&unified, other, 1, 1, want);
         assert_memory_equal(want, have, sizeof(want));
     }
     qy_cache_stats(rig.cache, &stats);

@@ -92,3 +92,17 @@ enum qy_status tier_try_step(struct rig *rig, struct qy_sequence *const *seqs,
     }
     return qy_step_end(rig->cache);
 }
+
+void tier_decode(struct rig *rig, struct qy_sequence *const *seqs, uint32_t stream, uint32_t n,
+                 float *out)
+{
+    enum { OUT = RIG_LAYERS * RIG_OUT };
+
+    for (uint32_t i = 0; i < n; i++) {
+        const struct rig_feed feeds[2] = {
+            {.seq = seqs[0], .stream = stream, .n = 1, .out = out + (size_t)(2 * i) * OUT},
+            {.seq = seqs[1], .stream = stream + 1, .n = 1, .out = out + (size_t)(2 * i + 1) * OUT}};
+
+        assert_int_equal(rig_step(rig, feeds, 2), QY_OK);
+    }
+}

@@ -24,4 +24,9 @@ enum { TIER_STEP_FLOATS = RIG_LAYERS * 2 * RIG_OUT };
 enum qy_status tier_try_step(struct rig *rig, struct qy_sequence *const *seqs,
                              float out[TIER_STEP_FLOATS]);
 
+/* Single tokens of two sequences, of any lengths: n of streams `stream` and the next. out [2 * n][layers]
+ * of each, turn by turn. */
+void tier_decode(struct rig *rig, struct qy_sequence *const *seqs, uint32_t stream, uint32_t n,
+                 float *out);
+
 #endif
