@@ -22,11 +22,29 @@ struct threads {
     pthread_t threads[N_THREADS];
     uint32_t n_threads;
     sem_t work, done;
-    _Atomic uint32_t ring[QYI_DISK_DEPTH]; /* no more than that many places are busy */
+    _Atomic uint32_t ring[QYI_DISK_DEPTH]; /* no more than that many wait to be taken */
     uint32_t queued;
     _Atomic uint32_t taken;
     _Atomic int closing;
 };
+
+/*
+ * The next number of the ring; the caller holds a post of `work`, so there is one. The number is
+ * read before it is claimed: after the claim the owner may put another one there, for a thread that
+ * claims and then waits may be passed by the others, and their places come back meanwhile.
+ */
+static uint32_t take(struct threads *t)
+{
+    /* acquire: whoever took the number before has seen the post that belongs to this one */
+    uint32_t i = atomic_load_explicit(&t->taken, memory_order_acquire);
+    uint32_t number;
+
+    do { /* acquire: the fields of the place */
+        number = atomic_load_explicit(&t->ring[i % QYI_DISK_DEPTH], memory_order_acquire);
+    } while (!atomic_compare_exchange_weak_explicit(&t->taken, &i, i + 1, memory_order_acq_rel,
+                                                    memory_order_acquire));
+    return number;
+}
 
 static void *serve(void *arg)
 {
@@ -39,10 +57,7 @@ static void *serve(void *arg)
         if (atomic_load_explicit(&t->closing, memory_order_acquire)) {
             return NULL;
         }
-        /* acq_rel: whoever took the number before has seen the post that belongs to this one */
-        const uint32_t i = atomic_fetch_add_explicit(&t->taken, 1, memory_order_acq_rel);
-        struct qyi_disk_place *place = &t->disk->places[atomic_load_explicit(
-            &t->ring[i % QYI_DISK_DEPTH], memory_order_acquire)]; /* its fields */
+        struct qyi_disk_place *place = &t->disk->places[take(t)];
         const ssize_t n = place->op == QYI_DISK_READ
                               ? pread(t->disk->fd, place->data, place->bytes, (off_t)place->at)
                               : pwrite(t->disk->fd, place->data, place->bytes, (off_t)place->at);
