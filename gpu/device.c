@@ -118,6 +118,16 @@ enum qy_status qy_device_open(const struct qy_runtime *rt, const struct qy_devic
     return QY_OK;
 }
 
+enum qy_status qy_device_set_link(struct qy_device *dev, const struct qy_link *link,
+                                  struct qy_error *err)
+{
+    const enum qy_status st = check_link(link, err);
+    if (st == QY_OK) {
+        dev->link = *link;
+    }
+    return st;
+}
+
 void qy_device_close(struct qy_device *dev)
 {
     if (dev) {

@@ -58,6 +58,10 @@ struct qy_device_caps {
 QY_MUST enum qy_status qy_device_open(const struct qy_runtime *rt,
                                       const struct qy_device_params *params, struct qy_device **dev,
                                       struct qy_error *err);
+/* Another link for what is queued from now on, for measuring: say, one that is slow only after the
+ * cache has been filled. Costs that were measured before are of the link before. [owner] */
+QY_MUST enum qy_status qy_device_set_link(struct qy_device *dev, const struct qy_link *link,
+                                          struct qy_error *err);
 void qy_device_close(struct qy_device *dev);
 const struct qy_device_caps *qy_device_caps(const struct qy_device *dev);
 /* Zeroed device memory; returned, freed with qy_device_free. [setup] [alloc] */

@@ -96,7 +96,7 @@ static const struct qyi_option options[] = {
     {NULL, "--device", "SPEC", "device.spec", 0, QYI_ENGINE | QYI_CALIBRATE,
      "host; or host-discrete:<bytes>, as in host-discrete:256M, which copies its rows"},
     {NULL, "--link-gbps", "G", "device.link_gbps", 0, QYI_BENCH,
-     "slow copies to and from the device down to G GB/s, each way (0: not limited)"},
+     "slow the steps' copies to and from the device down to G GB/s, each way (0: not limited)"},
     {NULL, "--temp", "T", "sampling.temperature", 0, QYI_GENERATE,
      "temperature; 0 is greedy (default)"},
     {NULL, "--top-p", "P", "sampling.top_p", 0, QYI_GENERATE, "draw from this much probability"},

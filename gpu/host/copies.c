@@ -139,7 +139,8 @@ static struct qyi_command *next_command(struct qy_stream *s, enum qy_status *st)
         return NULL;
     }
     struct qyi_command *command = &s->ring[(s->queued + 1) & s->mask];
-    command->queued_ns = is_slowed(&s->dev->link) ? qy_clock_ns() : 0;
+    command->link = s->dev->link;
+    command->queued_ns = is_slowed(&command->link) ? qy_clock_ns() : 0;
     command->fault = QY_STREAM_FAULT_NONE;
     if (s->fault != QY_STREAM_FAULT_NONE && s->fault_after-- == 0) {
         command->fault = s->fault;

@@ -48,7 +48,7 @@ static int sleep_until(struct qy_stream *s, uint64_t end_ns)
 static uint64_t reserve_link(struct qy_stream *s, const struct qyi_command *command, uint64_t bytes,
                              uint64_t *begin)
 {
-    const struct qy_link *link = &s->dev->link;
+    const struct qy_link *link = &command->link;
     const double of_bytes = link->gbps > 0 ? (double)bytes / link->gbps : 0;
     const uint64_t takes =
         link->copy_ns + (uint64_t)(of_bytes < LONGEST_NS ? of_bytes : LONGEST_NS);

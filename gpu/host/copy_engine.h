@@ -34,7 +34,8 @@ struct qyi_command {
     uint32_t n_items;
     enum qy_stream_fault fault;
     void *base;
-    uint64_t queued_ns;            /* when it was queued, if the link is slowed down             */
+    struct qy_link link;           /* as it was when the command was queued                      */
+    uint64_t queued_ns;            /* when that was, if the link is slowed down                  */
     uint32_t late_ns;              /* waited for before it begins: a fault                       */
     struct qy_stream_stats totals; /* all commands up to this one; written by the engine         */
 };

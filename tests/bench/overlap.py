@@ -5,7 +5,7 @@
   tests/bench/overlap.py [--quarry PROGRAM] -f TEXT --device host-discrete:751M [--batch 16]
                          [--context 8000] [--runs 5] [-- more options of bench decode]
 
-First the link is made as slow as that needs: from the time that movement takes alone in a run on a
+First the link (in steps; the cache is filled on a fast one) is made as slow as that needs: from the time that movement takes alone in a run on a
 first guess. Then --runs runs on that link, each a measurement of its own. Prints every run, and the
 medians. Overlap is 1 - (time that computing waited) / (time that movement takes alone).
 """

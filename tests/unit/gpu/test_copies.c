@@ -203,6 +203,26 @@ static void events_tell_what_is_under_way(void **state)
     assert_true(qy_clock_ns() - begin >= 150 * MS); /* and close waited for it */
 }
 
+/* The link of what is queued from now on. */
+static void a_link_can_be_changed(void **state)
+{
+    (void)state;
+    const struct qy_link slow = {.copy_ns = 20 * MS}, wrong = {.gbps = -1};
+    struct stream_bed bed;
+    struct qy_error err = {0};
+    const struct qy_copy_item none = {0};
+    stream_bed_open(&bed, no_link, QY_TO_DEVICE, 2);
+    assert_int_equal(qy_device_set_link(bed.dev, &wrong, &err), QY_ERR_INVALID);
+    assert_non_null(strstr(err.text, "link of '-1' GB/s"));
+    MUST(qy_device_set_link(bed.dev, &slow, NULL));
+    const uint64_t begin = qy_clock_ns();
+    MUST(qy_stream_copy(bed.stream, &none, 0));
+    MUST(qy_device_set_link(bed.dev, &no_link, NULL));
+    MUST(qy_stream_wait(bed.stream, qy_stream_record(bed.stream), LONG_NS));
+    assert_true(qy_clock_ns() - begin >= 20 * MS); /* it was queued on the slow one */
+    stream_bed_close(&bed);
+}
+
 /* A stream and its link have lanes of their own in the trace. */
 static void streams_tell_the_trace_what_they_copied(void **state)
 {
@@ -362,6 +382,7 @@ int main(void)
         cmocka_unit_test(commands_of_nothing_are_done),
         cmocka_unit_test(wrong_arguments_are_refused),
         cmocka_unit_test(events_tell_what_is_under_way),
+        cmocka_unit_test(a_link_can_be_changed),
         cmocka_unit_test(streams_tell_the_trace_what_they_copied),
         cmocka_unit_test(link_is_shared_by_the_streams_of_a_direction),
         cmocka_unit_test(stats_count_what_is_finished),
