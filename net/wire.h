@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What carries messages between nodes, behind one table: UCX (ucx*.c) or a fabric in this process
+ * (loopback*.c). Private to net/.
+ *
+ * A wire knows connections and messages (a head of fixed size and a payload), and nothing of peers,
+ * keys, requests or deadlines, which are the node's (node.c, peer.c, hello.c, request.c, call.c). It
+ * calls the sink below from inside `progress` and nowhere else. Inside the sink's functions `send` may be
+ * called, `close_conn`, `connect` and `progress` not.
+ */
+#ifndef QYI_NET_WIRE_H
+#define QYI_NET_WIRE_H
+
+#include "net/net.h"
+
+enum { QYI_NET_MAGIC = 0x314e5951 }; /* "QYN1" */
+
+enum qyi_kind {
+    QYI_KIND_HELLO = 1, /* hello.c: four messages, before anything else */
+    QYI_KIND_ASK,
+    QYI_KIND_ANSWER,
+    QYI_KIND_PING, /* answered by PONG with the same id */
+    QYI_KIND_PONG
+};
+
+/* Little endian, as all our machines are (checked when a node opens). */
+struct qyi_head {
+    uint32_t magic;
+    uint8_t protocol, kind;
+    uint16_t op; /* of a question, or the code of an answer */
+    uint64_t id; /* drawn by who asks, unique within its connections to a node */
+    uint64_t payload_bytes;
+    uint16_t head_bytes; /* of `head` that count */
+    uint16_t zero[3];
+    uint64_t sum; /* qy_checksum of the payload, seeded by that of this struct with sum 0 */
+    uint8_t head[QY_NET_HEAD_BYTES];
+};
+_Static_assert(sizeof(struct qyi_head) == 40 + QY_NET_HEAD_BYTES, "goes over the network as it is");
+
+/* A connection; the wire's own struct begins with it. */
+struct qyi_conn {
+    void *user; /* the node's */
+};
+
+/* A message on its way. All of it, payload too, is kept until `sent`. */
+struct qyi_message {
+    struct qyi_head head;
+    const void *payload;
+    void *user;               /* the node's                   */
+    struct qyi_message *next; /* the wire's, as the next one   */
+    void *request;
+};
+
+struct qyi_sink {
+    void *ctx;
+    /* Somebody connected to the listener. conn->user is NULL; setting it is the node's business. Returns 0:
+     * there is no room for it, and the wire closes it. */
+    int (*accepted)(void *ctx, struct qyi_conn *conn);
+    /* A connection that we asked for stands: messages may be sent (they may be queued before, too). */
+    void (*connected)(void *ctx, struct qyi_conn *conn);
+    /* A message begins: its payload of head->payload_bytes goes to the memory returned, which stays until
+     * `arrived`, or until close_conn. NULL with payload_bytes above 0: the payload is dropped, and
+     * `arrived` is called without it. *token is handed to `arrived`. The head is not trusted: the wire
+     * has checked no more than that it has its size. */
+    void *(*begins)(void *ctx, struct qyi_conn *conn, const struct qyi_head *head, void **token);
+    void (*arrived)(void *ctx, struct qyi_conn *conn, const struct qyi_head *head, void *payload,
+                    void *token);
+    /* The wire needs the message's memory no more. status other than QY_OK: it may not have gone. */
+    void (*sent)(void *ctx, struct qyi_conn *conn, struct qyi_message *message,
+                 enum qy_status status);
+    /* The connection broke, or could not be made: the node closes it (later, with close_conn). why: words
+     * of the transport, borrowed. Called once at most. */
+    void (*broke)(void *ctx, struct qyi_conn *conn, const char *why);
+};
+
+struct qyi_wire_params {
+    const struct qy_runtime *rt;
+    struct qy_fabric *fabric;
+    const char *device, *listen; /* NULL: any; nobody comes     */
+    uint32_t max_conns, depth;   /* messages of a connection under way at once, each way */
+    struct qyi_sink sink;
+};
+
+struct qyi_wire_ops {
+    QY_MUST enum qy_status (*open)(const struct qyi_wire_params *params, void **wire,
+                                   struct qy_error *err);
+    /* After its connections. */
+    void (*close)(void *wire);
+    const char *(*address)(const void *wire);
+    /* Begins to connect. The address is checked here, whether anybody is there is told by `connected` or
+     * `broke`. [alloc] */
+    QY_MUST enum qy_status (*connect)(void *wire, const char *address, void *user,
+                                      struct qyi_conn **conn, struct qy_error *err);
+    /* Ends a connection at once. What is under way is given up without calling the sink; when it returns
+     * nothing of its messages and payloads is touched any more. Never waits for the other end. */
+    void (*close_conn)(void *wire, struct qyi_conn *conn);
+    /* QY_AGAIN: too much is under way on it. QY_ERR_PEER: it broke. [noalloc] of ours */
+    QY_MUST enum qy_status (*send)(void *wire, struct qyi_conn *conn, struct qyi_message *message);
+    uint32_t (*progress)(void *wire); /* how many things happened */
+    void (*wait)(void *wire, uint64_t until_ns, uint64_t spin_ns);
+    uint64_t (*now)(const void *wire);
+    int (*fd)(const void *wire); /* -1: none */
+    QY_MUST enum qy_status (*arm)(void *wire);
+    /* *handle: for forget. */
+    QY_MUST enum qy_status (*remember)(void *wire, void *memory, size_t bytes, void **handle,
+                                       struct qy_error *err);
+    void (*forget)(void *wire, void *handle);
+};
+extern const struct qyi_wire_ops qyi_wire_loopback;
+#ifdef QY_HAVE_UCX
+extern const struct qyi_wire_ops qyi_wire_ucx;
+#endif
+
+#endif
