@@ -5,8 +5,8 @@
  *
  * A wire knows connections and messages (a head of fixed size and a payload), and nothing of peers,
  * keys, requests or deadlines, which are the node's (node.c, peer.c, hello.c, request.c, call.c). It
- * calls the sink below from inside `progress` and nowhere else. Inside the sink's functions `send` may be
- * called, `close_conn`, `connect` and `progress` not.
+ * calls the sink below from inside `progress` and nowhere else (`due` from `wait`, too). Inside the
+ * sink's functions `send` may be called; `close_conn`, `connect` and `progress` not, but for `work`.
  */
 #ifndef QYI_NET_WIRE_H
 #define QYI_NET_WIRE_H
@@ -61,7 +61,8 @@ struct qyi_sink {
     /* A message begins: its payload of head->payload_bytes goes to the memory returned, which stays until
      * `arrived`, or until close_conn. NULL with payload_bytes above 0: the payload is dropped, and
      * `arrived` is called without it. *token is handed to `arrived`. The head is not trusted: the wire
-     * has checked no more than that it has its size. */
+     * has checked no more than that it has its size, and that the payload is payload_bytes long (else
+     * the connection breaks). */
     void *(*begins)(void *ctx, struct qyi_conn *conn, const struct qyi_head *head, void **token);
     void (*arrived)(void *ctx, struct qyi_conn *conn, const struct qyi_head *head, void *payload,
                     void *token);
@@ -69,8 +70,18 @@ struct qyi_sink {
     void (*sent)(void *ctx, struct qyi_conn *conn, struct qyi_message *message,
                  enum qy_status status);
     /* The connection broke, or could not be made: the node closes it (later, with close_conn). why: words
-     * of the transport, borrowed. Called once at most. */
+     * of the transport, borrowed. Called once at most; what was under way is `sent` with QY_ERR_PEER just
+     * before or after it, unless close_conn comes first. */
     void (*broke)(void *ctx, struct qyi_conn *conn, const char *why);
+    /* The node's own work: what is over its deadline, connections to close or to make again, calls whose
+     * turn has come. Every wire calls it at the end of its `progress`, and here everything of the wire
+     * may be called but `progress` and `wait`; returns how many things happened. A fabric calls it for
+     * all its nodes, whichever of them is polled: those who answer must get on while the one who asks waits
+     * in the same thread. NULL: none. */
+    uint32_t (*work)(void *ctx);
+    /* When `work` has something to do by the clock alone: a fabric's time does not jump over it.
+     * UINT64_MAX: never. NULL: never. */
+    uint64_t (*due)(void *ctx);
 };
 
 struct qyi_wire_params {
