@@ -32,10 +32,10 @@ struct qyi_terms {
 
 enum qyi_hello_stage {
     QYI_HELLO_NEW,
-    QYI_HELLO_ASKED,    /* asker: 1 was sent; answerer: 2 was sent */
-    QYI_HELLO_PROVED,   /* asker: 3 was sent                      */
-    QYI_HELLO_DONE,     /* both know each other                   */
-    QYI_HELLO_REFUSED   /* `why` says what is wrong, for people   */
+    QYI_HELLO_ASKED,  /* asker: 1 was sent; answerer: 2 was sent */
+    QYI_HELLO_PROVED, /* asker: 3 was sent                      */
+    QYI_HELLO_DONE,   /* both know each other                   */
+    QYI_HELLO_REFUSED /* `why` says what is wrong, for people   */
 };
 
 struct qyi_hello {

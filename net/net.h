@@ -46,16 +46,18 @@ struct qy_fabric;
 struct qy_service {
     void *ctx;
     /* Where the payload of a call goes, known by its head alone: call->payload_bytes bytes there until
-     * the call is answered, or given up (`done`). Return NULL for the node's own buffer; *code other than 0:
-     * the payload is dropped and the call answered with that code. */
+     * `done`. Not asked when there is no payload. Return NULL for the node's own buffer; *code other than
+     * 0: the payload is dropped, the call answered with that code, and nothing more is heard of it. The
+     * payload may come damaged or not at all: then `done` follows without `serve`. May be NULL. */
     void *(*place)(void *ctx, const struct qy_call *call, uint16_t *code);
     /* The call has arrived whole. Answers it with qy_call_answer, at once. */
     void (*serve)(void *ctx, struct qy_call *call);
-    /* The answer was sent, or the peer left: what `place` gave and the answer's payload are free. May be
-     * NULL. */
+    /* The answer was sent, or the call given up because the peer left: what `place` gave and the answer's
+     * payload are free. Once for every call that `place` accepted or `serve` saw. May be NULL. */
     void (*done)(void *ctx, struct qy_call *call);
-    /* A peer proved itself, or is no longer connected (whatever the reason). May be NULL. The session
-     * (qy_peer_session) of a peer that comes back is the same. */
+    /* A peer that asks us proved itself, or is no longer connected (whatever the reason; silence of 30
+     * timeouts is one). May be NULL. The session (qy_peer_session) of a peer that comes back is the same;
+     * it may come back before its old connection is known to be gone, which then leaves first. */
     void (*joined)(void *ctx, struct qy_peer *peer);
     void (*left)(void *ctx, struct qy_peer *peer, const char *why);
 };
@@ -81,14 +83,16 @@ struct qy_node_params {
 /* Opens a node; it has its address when this returns. [setup] [alloc] */
 QY_MUST enum qy_status qy_node_open(const struct qy_node_params *params, struct qy_node **node,
                                     struct qy_error *err);
-/* Ends all connections at once, without waiting for anybody. */
+/* Ends all connections at once, without waiting for anybody, and closes its peers: requests under way end
+ * with QY_ERR_PEER, the service hears `done` and `left`. */
 void qy_node_close(struct qy_node *node);
 /* Where it listens, "10.0.0.2:41873"; "" when it does not. */
 const char *qy_node_address(const struct qy_node *node);
 /* Which start of the process this is: drawn at open, never 0, told in the hello. */
 uint64_t qy_node_incarnation(const struct qy_node *node);
-/* Moves what can be moved without waiting; how many things happened. [owner] [noalloc], but for the
- * transport's own */
+/* Moves what can be moved without waiting; how many things happened. A time in which the owner did not
+ * come here counts for deadlines as an eighth of the timeout at most. [owner] [noalloc], but for
+ * connections that come and go, and the transport's own */
 uint32_t qy_node_progress(struct qy_node *node);
 /* Nothing to do: sleeps until something happens, or until the clock shows until_ns, or a deadline comes;
  * may return early. [owner] */
@@ -159,10 +163,10 @@ struct qy_request {
     uint64_t timeout_ns;  /* 0: the node's */
     struct qy_op *counts; /* NULL: none; pending goes down when it is done */
     /* Written when it is done. */
-    enum qy_status status;   /* QY_OK: answered. QY_ERR_TIMEOUT, QY_ERR_PEER (the connection broke).
+    enum qy_status status; /* QY_OK: answered. QY_ERR_TIMEOUT, QY_ERR_PEER (the connection broke).
                                 QY_ERR_CORRUPT: the answer was not what was sent, twice. QY_ERR_INVALID:
                                 the answer does not fit into reply */
-    uint16_t code;           /* the service's; 0: done */
+    uint16_t code;         /* the service's; 0: done */
     uint16_t reply_head_bytes;
     uint8_t reply_head[QY_NET_HEAD_BYTES];
     size_t reply_bytes;
@@ -192,9 +196,11 @@ struct qy_call {
     uint16_t head_bytes;
     const uint8_t *head;
     size_t payload_bytes;
-    const void *payload; /* where `place` said, or in the node's buffer; NULL in `place` */
-    void *answer;        /* in `serve`: [answer_bytes] to write an answer's payload into, if wanted */
-    void *user;          /* the service's own, NULL at first */
+    const void
+        *payload; /* where `place` said, or in the node's buffer until `serve` returns; NULL in
+                            `place` */
+    void *answer; /* in `serve`: [answer_bytes] to write an answer's payload into, if wanted */
+    void *user;   /* the service's own, NULL at first */
 };
 
 /* Answers: a code of the service's (0: done), a head, and a payload, which is either call->answer or

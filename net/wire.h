@@ -20,7 +20,8 @@ enum qyi_kind {
     QYI_KIND_ASK,
     QYI_KIND_ANSWER,
     QYI_KIND_PING, /* answered by PONG with the same id */
-    QYI_KIND_PONG
+    QYI_KIND_PONG,
+    QYI_KIND_DAMAGED /* instead of an answer: the question's payload was not what was sent */
 };
 
 /* Little endian, as all our machines are (checked when a node opens). */
@@ -31,8 +32,11 @@ struct qyi_head {
     uint64_t id; /* drawn by who asks, unique within its connections to a node */
     uint64_t payload_bytes;
     uint16_t head_bytes; /* of `head` that count */
-    uint16_t zero[3];
-    uint64_t sum; /* qy_checksum of the payload, seeded by that of this struct with sum 0 */
+    uint16_t zero;
+    uint32_t
+        head_sum; /* low half of qy_checksum of this struct with head_sum 0: nobody acts on a head
+                          before it was checked, and the payload comes later */
+    uint64_t sum; /* qy_checksum of the payload, seeded by the id; 0: there is none */
     uint8_t head[QY_NET_HEAD_BYTES];
 };
 _Static_assert(sizeof(struct qyi_head) == 40 + QY_NET_HEAD_BYTES, "goes over the network as it is");
