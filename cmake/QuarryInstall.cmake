@@ -44,6 +44,9 @@ foreach(part IN ITEMS tensor_type index_bytes row_codec copies) # of gpu.h
     DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/quarry/gpu COMPONENT development)
 endforeach()
 
+install(FILES ${PROJECT_SOURCE_DIR}/offload/memory.h # of offload.h
+  DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/quarry/offload COMPONENT development)
+
 file(WRITE ${PROJECT_BINARY_DIR}/quarryConfig.cmake.in
   "@PACKAGE_INIT@\ninclude(\"\${CMAKE_CURRENT_LIST_DIR}/quarryTargets.cmake\")\ncheck_required_components(quarry)\n")
 configure_package_config_file(${PROJECT_BINARY_DIR}/quarryConfig.cmake.in

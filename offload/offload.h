@@ -368,6 +368,8 @@ QY_MUST enum qy_status qy_residency_replay(const struct qy_allocator *mem,
                                            const struct qy_replay_params *params,
                                            struct qy_replay_result *result, struct qy_error *err);
 
+#include "offload/memory.h"
+
 #pragma GCC visibility pop
 #ifdef __cplusplus
 }
