@@ -29,13 +29,14 @@ struct qyi_head {
     uint32_t magic;
     uint8_t protocol, kind;
     uint16_t op; /* of a question, or the code of an answer */
-    uint64_t id; /* drawn by who asks, unique within its connections to a node */
+    uint64_t id; /* low 6 bits: a question's place among those under way; above them a number that
+                    grows: what comes with an old one came twice. Of a hello: its number, 1 to 4 */
     uint64_t payload_bytes;
     uint16_t head_bytes; /* of `head` that count */
     uint16_t zero;
-    uint32_t
-        head_sum; /* low half of qy_checksum of this struct with head_sum 0: nobody acts on a head
-                          before it was checked, and the payload comes later */
+    /* Low half of qy_checksum of this struct with head_sum 0: nobody acts on a head before it was
+     * checked, and the payload comes later. */
+    uint32_t head_sum;
     uint64_t sum; /* qy_checksum of the payload, seeded by the id; 0: there is none */
     uint8_t head[QY_NET_HEAD_BYTES];
 };
