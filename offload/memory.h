@@ -47,6 +47,10 @@ const struct qy_service *qy_memory_service(const struct qy_memory *memory);
  * blocks that were given back. 1: there is more to clear. now_ns: of the node's clock. [owner] */
 int qy_memory_tend(struct qy_memory *memory, uint64_t now_ns);
 
+/* It will be closed before long: from now on it takes no block (as if it were full), and every answer tells
+ * workers to take theirs elsewhere. Blocks are handed out as before. [owner] */
+void qy_memory_drain(struct qy_memory *memory);
+
 struct qy_memory_stats {
     uint64_t block_bytes; /* 0: no session has been opened            */
     uint32_t blocks_total, blocks_free;

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What workers ask memory servers, and what these answer: the heads and payloads of net's questions,
+ * packed by one side and parsed by the other. Pure functions; nothing here knows a connection.
+ *
+ *   op      head              payload                                      answer's payload
+ *   OPEN    -                 qyi_remote_open, 4 bytes a layer if coded    -
+ *   PUT     qyi_remote_put    a sealed block                               -
+ *   DROP    count             qyi_remote_drop [n]                          -
+ *   READ    count             qyi_remote_read [n]                          the bytes, one after another
+ *   ROWS    qyi_remote_ask    qyi_remote_item [n], ids                     rows as they lie at home
+ *   ATTEND  qyi_remote_ask    qyi_remote_item [n], queries, ids            out [n][g][d], lse [n][g], f32
+ *   STATE   -                 -                                            -
+ *
+ * A block is named (sequence, serial, block): a slot of the worker's table of sequences, which sequence
+ * it is that has the slot, and the block's place in it. Its content is named by a generation. Serials (of
+ * a slot) and generations (of a block of a sequence) are from 1 on and only go up: the server takes
+ * nothing that is older than what it has seen, so questions may be asked twice, and may come late.
+ *
+ * Numbers are little endian, as all our machines are (net checks it), and lie where structs have them.
+ * Parsers take any bytes: NULL, and all that they write is within the bounds; or what is wrong, a
+ * literal, and nothing was written.
+ */
+#ifndef QYI_OFFLOAD_REMOTE_WIRE_H
+#define QYI_OFFLOAD_REMOTE_WIRE_H
+
+#include "net/net.h"
+#include "offload/layout.h"
+
+enum { QYI_REMOTE_VERSION = 1 };
+
+enum qyi_remote_op {
+    QYI_REMOTE_OPEN = 1,
+    QYI_REMOTE_PUT,
+    QYI_REMOTE_DROP,
+    QYI_REMOTE_READ,
+    QYI_REMOTE_ROWS,
+    QYI_REMOTE_ATTEND,
+    QYI_REMOTE_STATE
+};
+
+enum qyi_remote_code {
+    QYI_REMOTE_DONE = 0,
+    QYI_REMOTE_HELD,      /* PUT: this content is here already; as good as done                */
+    QYI_REMOTE_FULL,      /* no free block; OPEN: no free session                              */
+    QYI_REMOTE_UNKNOWN,   /* a block that is not here: reply.item and reply.block say which    */
+    QYI_REMOTE_STALE,     /* the serial, or a PUT's generation, is older than what was seen    */
+    QYI_REMOTE_TOO_LARGE, /* the answer, or what it takes to make it: ask for less at a time;
+                             OPEN: not one block, table or item of this shape would fit        */
+    QYI_REMOTE_BUSY,      /* OPEN, PUT: blocks of another layout are held                      */
+    QYI_REMOTE_NOT_OPEN,  /* there is no session: it was never opened, or its time was over    */
+    QYI_REMOTE_CORRUPT,   /* PUT: the block's checksums differ: send it again                  */
+    QYI_REMOTE_MALFORMED, /* a PUT that is none, known by its head; others close the peer      */
+    QYI_REMOTE_FAILED,    /* the server could not; its log says why                            */
+    QYI_REMOTE_CODES
+};
+/* "done", "unknown block", ... for people; "code outside the list" of others. */
+const char *qyi_remote_code_name(uint16_t code);
+
+/* Other payloads than OPEN's are read where they lie, and refused where that is not so. */
+static inline int qyi_remote_aligned(const void *payload)
+{
+    return (uintptr_t)payload % 8 == 0;
+}
+
+/* ---- answers ---------------------------------------------------------------------------------- */
+
+/* The head of every answer but those to a PUT that was turned down by its head, which have none. */
+struct qyi_remote_reply {
+    uint64_t fold;                /* READ, ROWS, ATTEND: see qyi_remote_fold          */
+    uint64_t in_bytes, out_bytes; /* of blocks put and of answers, of this session     */
+    uint32_t free_blocks, total_blocks;
+    uint32_t held_blocks;  /* by this session                                         */
+    uint32_t item, block;  /* UNKNOWN, STALE: which of the question's list             */
+    uint32_t call_bytes;   /* largest payload of a question, but of PUT               */
+    uint32_t answer_bytes; /* largest payload of an answer, but of READ of one range  */
+    uint32_t draining;     /* 1: it will end, and takes no block any more             */
+};
+_Static_assert(sizeof(struct qyi_remote_reply) == 56, "goes over the network as it is");
+
+/* QY_ERR_CORRUPT: it is none. */
+QY_MUST enum qy_status qyi_remote_reply_parse(const void *head, size_t head_bytes,
+                                              struct qyi_remote_reply *reply);
+
+/* What both sides make of the generations of the blocks that an answer was made from, starting with 0.
+ * Each step is a bijection of what was before, so one generation that is not the one that the worker
+ * means always shows. */
+static inline uint64_t qyi_remote_fold(uint64_t fold, uint64_t generation)
+{
+    fold = ((fold + 0x9e3779b97f4a7c15u) ^ generation) * 0xbf58476d1ce4e5b9u;
+    return fold ^ fold >> 31;
+}
+/* Of an item's list: a step for each run of ids in one block. generations: [blocks] of the sequence. */
+uint64_t qyi_remote_fold_ids(uint64_t fold, const uint32_t *ids, uint32_t n, uint32_t shift,
+                             const uint64_t *generations);
+
+/* ---- OPEN: remote_open.c ---------------------------------------------------------------------- */
+
+/* A worker's layout, and the size of its table. */
+struct qyi_remote_open {
+    uint32_t version;
+    uint32_t n_layers, n_kv_heads, head_dim, group;
+    uint32_t block_tokens, row_type;
+    uint32_t in_pages, coded; /* 0 or 1 */
+    uint32_t max_sequences, max_blocks;
+    uint32_t zero;
+    uint64_t index_slab_bytes, index_at, footer_at, block_bytes;
+};
+_Static_assert(sizeof(struct qyi_remote_open) == 80, "goes over the network as it is");
+
+size_t qyi_remote_open_bytes(const struct qyi_layout *layout);
+/* to: [qyi_remote_open_bytes]. group: query heads of a KV head. */
+void qyi_remote_open_pack(const struct qyi_layout *layout, uint32_t group, uint32_t max_sequences,
+                          uint32_t max_blocks, void *to);
+/* Checks all but what the layout comes to. */
+const char *qyi_remote_open_parse(const void *payload, size_t bytes, struct qyi_remote_open *open);
+/* The layout of a payload that was parsed, computed here; it must come to the offsets that the worker
+ * says. layers: [open->n_layers] written, and kept by the layout, where rows are coded. */
+const char *qyi_remote_open_layout(const struct qyi_remote_open *open, const void *payload,
+                                   struct qyi_home_layer *layers, struct qyi_layout *layout);
+
+/* What a session may name. */
+struct qyi_remote_bounds {
+    uint32_t n_layers, n_kv_heads;
+    uint32_t query_floats; /* group * head_dim */
+    uint32_t shift;
+    uint32_t max_sequences, max_blocks;
+    uint64_t block_bytes;
+};
+
+/* ---- blocks ----------------------------------------------------------------------------------- */
+
+struct qyi_remote_put {
+    uint64_t serial, generation;
+    uint32_t sequence, block;
+};
+_Static_assert(sizeof(struct qyi_remote_put) == 24, "goes over the network as it is");
+
+const char *qyi_remote_put_parse(const struct qyi_remote_bounds *bounds, const void *head,
+                                 size_t head_bytes, uint64_t payload_bytes,
+                                 struct qyi_remote_put *put);
+
+/* Blocks first .. first + n - 1 of a sequence (n UINT32_MAX: all from first on), as far as their
+ * generation is not above this one: what was put later stays, and what is put late stays out. */
+struct qyi_remote_drop {
+    uint64_t serial, generation;
+    uint32_t sequence, first, n, zero;
+};
+_Static_assert(sizeof(struct qyi_remote_drop) == 32, "goes over the network as it is");
+
+/* The head of DROP and READ. */
+struct qyi_remote_count {
+    uint32_t n, zero;
+};
+
+struct qyi_remote_drops {
+    const struct qyi_remote_drop *items; /* in the payload */
+    uint32_t n;
+};
+/* n of each is cut to the end of the sequence. What all name together is no more than the table has. */
+const char *qyi_remote_drop_parse(const struct qyi_remote_bounds *bounds, const void *head,
+                                  size_t head_bytes, const void *payload, size_t payload_bytes,
+                                  struct qyi_remote_drops *drops);
+static inline uint32_t qyi_remote_drop_end(const struct qyi_remote_bounds *bounds,
+                                           const struct qyi_remote_drop *drop)
+{
+    return drop->n > bounds->max_blocks - drop->first ? bounds->max_blocks : drop->first + drop->n;
+}
+
+struct qyi_remote_read {
+    uint64_t serial, at, bytes; /* of the block's */
+    uint32_t sequence, block;
+};
+_Static_assert(sizeof(struct qyi_remote_read) == 32, "goes over the network as it is");
+
+struct qyi_remote_reads {
+    const struct qyi_remote_read *items; /* in the payload */
+    uint32_t n;
+    uint64_t bytes; /* of the answer */
+};
+const char *qyi_remote_read_parse(const struct qyi_remote_bounds *bounds, const void *head,
+                                  size_t head_bytes, const void *payload, size_t payload_bytes,
+                                  struct qyi_remote_reads *reads);
+
+/* ---- lists of rows ---------------------------------------------------------------------------- */
+
+/* The head of ROWS and ATTEND. */
+struct qyi_remote_ask {
+    uint32_t layer, n_items, n_ids;
+    float scale; /* ATTEND; else 0 */
+};
+_Static_assert(sizeof(struct qyi_remote_ask) == 16, "goes over the network as it is");
+
+/* n token ids, in any order, of one KV head of a sequence; the lists lie one after another. */
+struct qyi_remote_item {
+    uint64_t serial;
+    uint32_t sequence, head, n, zero;
+};
+_Static_assert(sizeof(struct qyi_remote_item) == 24, "goes over the network as it is");
+
+/* Where the parts of a list's payload begin. */
+struct qyi_remote_parts {
+    size_t q_at, ids_at, bytes;
+};
+/* query_floats: 0 of ROWS. */
+static inline struct qyi_remote_parts qyi_remote_parts(uint32_t n_items, uint32_t n_ids,
+                                                       uint32_t query_floats)
+{
+    struct qyi_remote_parts parts = {.q_at = (size_t)n_items * sizeof(struct qyi_remote_item)};
+
+    parts.ids_at = parts.q_at + (size_t)n_items * query_floats * sizeof(float);
+    parts.bytes = parts.ids_at + (size_t)n_ids * sizeof(uint32_t);
+    return parts;
+}
+
+struct qyi_remote_list {
+    uint32_t layer, n_items, n_ids;
+    float scale;
+    const struct qyi_remote_item *items; /* in the payload, as the next two */
+    const float *q;                      /* [n_items][group][d]; ROWS: NULL */
+    const uint32_t *ids;                 /* [n_ids]                         */
+};
+const char *qyi_remote_rows_parse(const struct qyi_remote_bounds *bounds, const void *head,
+                                  size_t head_bytes, const void *payload, size_t payload_bytes,
+                                  struct qyi_remote_list *list);
+const char *qyi_remote_attend_parse(const struct qyi_remote_bounds *bounds, const void *head,
+                                    size_t head_bytes, const void *payload, size_t payload_bytes,
+                                    struct qyi_remote_list *list);
+
+#endif
