@@ -63,11 +63,11 @@ struct qyi_sink {
     int (*accepted)(void *ctx, struct qyi_conn *conn);
     /* A connection that we asked for stands: messages may be sent (they may be queued before, too). */
     void (*connected)(void *ctx, struct qyi_conn *conn);
-    /* A message begins: its payload of head->payload_bytes goes to the memory returned, which stays until
-     * `arrived`, or until close_conn. NULL with payload_bytes above 0: the payload is dropped, and
-     * `arrived` is called without it. *token is handed to `arrived`. The head is not trusted: the wire
-     * has checked no more than that it has its size, and that the payload is payload_bytes long (else
-     * the connection breaks). */
+    /* A message begins, with a payload or without: the payload of head->payload_bytes goes to the memory
+     * returned, which stays until `arrived`, or until close_conn. NULL with payload_bytes above 0: the
+     * payload is dropped, and `arrived` is called without it. *token is handed to `arrived`. The head is not
+     * trusted: the wire has checked no more than that it has its size, and that the payload is
+     * payload_bytes long (else the connection breaks). */
     void *(*begins)(void *ctx, struct qyi_conn *conn, const struct qyi_head *head, void **token);
     void (*arrived)(void *ctx, struct qyi_conn *conn, const struct qyi_head *head, void *payload,
                     void *token);
