@@ -46,6 +46,10 @@ endforeach()
 
 install(FILES ${PROJECT_SOURCE_DIR}/offload/memory.h # of offload.h
   DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/quarry/offload COMPONENT development)
+foreach(part IN ITEMS loopback ranks) # of net.h
+  install(FILES ${PROJECT_SOURCE_DIR}/net/${part}.h
+    DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/quarry/net COMPONENT development)
+endforeach()
 
 file(WRITE ${PROJECT_BINARY_DIR}/quarryConfig.cmake.in
   "@PACKAGE_INIT@\ninclude(\"\${CMAKE_CURRENT_LIST_DIR}/quarryTargets.cmake\")\ncheck_required_components(quarry)\n")

@@ -32,6 +32,7 @@ THIRD_PARTY = {
     r"mpi\.h": ["net/bootstrap_mpi."],
     r"faiss/": ["retrieval/kmeans_faiss.", "retrieval/oracle.", "retrieval/faiss_index."],
     r"liburing": ["offload/disk_uring."],
+    r"sodium": ["net/hello."],
     r"pcre2": ["model/pretokenize."],
     r"cjson/": ["serve/"],
     r"microhttpd": ["serve/http."],

@@ -60,7 +60,7 @@ def root_installs_only_what_is_missing(root, tmp):
 def prefix_counts(root, tmp):
     prefix = pathlib.Path(tmp) / "prefix"
     (prefix / "lib/pkgconfig").mkdir(parents=True)
-    for name in ("hwloc", "inih", "libxxhash", "liburing", "libpcre2-8", "libcjson"):
+    for name in ("hwloc", "inih", "libxxhash", "liburing", "libsodium", "libpcre2-8", "libcjson"):
         (prefix / f"lib/pkgconfig/{name}.pc").write_text("Name: x\n")
     for env in ({"CMAKE_PREFIX_PATH": str(prefix)},
                 {"PKG_CONFIG_PATH": str(prefix / "lib/pkgconfig")}):
