@@ -68,6 +68,13 @@ def prefix_counts(root, tmp):
         expect(code == 0 and apt == "", code, text, apt)
 
 
+def optional_groups_are_told_of_and_never_fail(root, tmp):
+    code, text, _ = run(root, tmp, ["--check", "net"])
+    expect(code == 0 and "missing (optional): UCX" in text and "libopenmpi-dev" in text, code, text)
+    _, text, _ = run(root, tmp, ["--check"])
+    expect("missing (optional): Open MPI" in text, text)  # the group is among the default ones
+
+
 def unknown_group_is_a_usage_error(root, tmp):
     code, text, _ = run(root, tmp, ["lbis"])
     expect(code == 2 and "'lbis'" in text, code, text)
@@ -76,7 +83,8 @@ def unknown_group_is_a_usage_error(root, tmp):
 def main():
     failed = 0
     for case in (check_lists_packages_and_changes_nothing, without_root_it_tells_what_to_run,
-                 root_installs_only_what_is_missing, prefix_counts, unknown_group_is_a_usage_error):
+                 root_installs_only_what_is_missing, prefix_counts,
+                 optional_groups_are_told_of_and_never_fail, unknown_group_is_a_usage_error):
         with tempfile.TemporaryDirectory() as tmp:
             try:
                 case(sys.argv[1], tmp)
