@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-const unsigned fuzz_replays = 100;
+const unsigned fuzz_replays = 250;
 
 enum { GREETED = 1, ASKED = 2, SEAL = 1, ARRIVE = 2, PASS = 4, FITS = 8, DAMAGE = 16 };
 

@@ -176,15 +176,19 @@ struct qy_node_params bed_server_params(struct bed *bed, struct bed_server *serv
     return p;
 }
 
+static uint8_t as_at_first[BED_STORE]; /* filled once: beds are opened very often */
+static uint32_t n_filled;
+
 void bed_server_start(struct bed_server *server, const struct qy_node_params *params)
 {
     struct qy_error err = {0};
 
     server->store = malloc(BED_STORE);
     assert_non_null(server->store);
-    for (uint64_t i = 0; i < BED_STORE; i++) {
-        server->store[i] = bed_byte(i);
+    for (; n_filled < BED_STORE; n_filled++) {
+        as_at_first[n_filled] = bed_byte(n_filled);
     }
+    memcpy(server->store, as_at_first, BED_STORE);
     if (qy_node_open(params, &server->node, &err) != QY_OK) {
         fail_msg("%s", err.text);
     }
