@@ -49,6 +49,13 @@ static void *begins(void *ctx, struct qyi_conn *conn, const struct qyi_head *hea
 
     (void)conn;
     *token = NULL;
+    if (head->kind == QYI_KIND_ASK && raw->early) {
+        const struct qyi_head answer = {.kind = QYI_KIND_ANSWER, .id = head->id};
+        raw_say(raw, answer, NULL);
+    }
+    if (head->kind == QYI_KIND_ASK && head->payload_bytes <= sizeof(raw->in)) {
+        return raw->in;
+    }
     return head->kind == QYI_KIND_HELLO && head->payload_bytes <= sizeof(raw->hello_in)
                ? raw->hello_in
                : NULL;

@@ -22,6 +22,8 @@ struct raw {
     uint32_t n_said, depth;         /* depth: what it accepts          */
     uint32_t n_kind[8];             /* messages that came              */
     struct qyi_head last;           /* of these                        */
+    int early;                      /* answers a question when it begins, before it has read it */
+    uint8_t in[50000];              /* where payloads of questions go              */
     struct raw_out *outs;
 };
 

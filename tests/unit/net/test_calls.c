@@ -37,7 +37,7 @@ static void peers_take_turns_whoever_asks_more(void **state)
     struct qy_request many[BED_DEPTH];
     struct qy_request few[2];
     struct qy_op op = {0};
-    static uint8_t payload[60000];
+    static uint8_t payloads[BED_DEPTH + 2][60000];
     static uint8_t replies[BED_DEPTH + 2][60000];
     struct trio t;
 
@@ -45,16 +45,18 @@ static void peers_take_turns_whoever_asks_more(void **state)
     open_trio(&t, 1); /* one buffer: one answer at a time */
     for (int i = 0; i < BED_DEPTH + 2; i++) {
         struct qy_request *r = i < BED_DEPTH ? &many[i] : &few[i - BED_DEPTH];
+        memset(payloads[i], i + 1, sizeof(payloads[i]));
         bed_ask(r, BED_ECHO, 0, 0);
-        r->payload = payload;
-        r->payload_bytes = sizeof(payload);
+        r->payload = payloads[i];
+        r->payload_bytes = sizeof(payloads[i]);
         r->reply = replies[i];
-        r->reply_capacity = sizeof(payload);
+        r->reply_capacity = sizeof(replies[i]);
         r->counts = &op;
         assert_int_equal(qy_request_post(i < BED_DEPTH ? t.of_a : t.of_b, r), QY_OK);
     }
     assert_int_equal(qy_op_wait(t.a, &op), QY_OK);
-    assert_int_equal(t.server.n_served, BED_DEPTH + 2);
+    assert_int_equal(t.server.n_served, BED_DEPTH + 2); /* each once: none came damaged */
+    assert_memory_equal(replies, payloads, sizeof(replies));
     /* Both of b's are answered among the first four or five, though a's eight came before them. */
     const char *last = strrchr(t.server.order, 'b');
     assert_non_null(last);

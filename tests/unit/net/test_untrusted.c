@@ -2,6 +2,7 @@
 /* An answerer who knows the key and does not keep to the rules: who asks him comes to no harm. */
 #include "tests/unit/net/raw.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 struct asking {
@@ -112,10 +113,42 @@ static void answerer_that_always_says_damaged_is_corrupt(void **state)
     close_asking(&a);
 }
 
+/* The answer is here, but the question is still being read: its memory is not the caller's yet. */
+static void answer_before_the_question_was_read_waits_for_that(void **state)
+{
+    const struct qy_fabric_params slow = {.seed = 1, .latency_ns = 1000, .gbps = 0.1};
+    struct qy_request *r = calloc(1, sizeof(*r));
+    uint8_t *payload = calloc(1, 50000);
+    struct qy_op op = {0};
+    struct asking a;
+
+    (void)state;
+    assert_true(r && payload);
+    memset(&a, 0, sizeof(a));
+    bed_open(&a.bed, &slow);
+    raw_open(&a.raw, &a.bed, "raw", "raw");
+    a.raw.early = 1;
+    a.client = bed_client(&a.bed, "c");
+    a.peer = bed_connect(a.client, "raw");
+    bed_ask(r, BED_ECHO, 0, 0);
+    r->payload = payload;
+    r->payload_bytes = 50000;
+    r->counts = &op;
+    assert_int_equal(qy_request_post(a.peer, r), QY_OK);
+    assert_int_equal(qy_op_wait(a.client, &op), QY_OK);
+    free(payload);
+    free(r);
+    bed_pass(a.client, BED_MS);
+    qy_node_close(a.client);
+    raw_close(&a.raw);
+    bed_close(&a.bed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(answers_that_nobody_waits_for_are_dropped),
+        cmocka_unit_test(answer_before_the_question_was_read_waits_for_that),
         cmocka_unit_test(answer_too_large_is_dropped),
         cmocka_unit_test(answerer_that_asks_is_left),
         cmocka_unit_test(answerer_that_always_says_damaged_is_corrupt),
