@@ -260,10 +260,12 @@ static void took_is_the_time_there_and_back(void **state)
     close_pair(&pair);
 }
 
-/* A request whose memory is all its own, to be freed when it is done: echoes and gets in turn. */
-static struct qy_request *own_request(uint32_t i)
+/* A request whose memory is all its own, to be freed when it is done: echoes and gets in turn, or large
+ * echoes alone, which need every buffer that a server has for its peer. */
+static struct qy_request *own_request(uint32_t i, int large)
 {
-    const size_t bytes = sizes[i / 2 % N_SIZES];
+    const size_t bytes = large ? 60000 : sizes[i / 2 % N_SIZES];
+    const int echo = large || i % 2;
     struct qy_request *r = calloc(1, sizeof(*r));
     uint8_t *payload = malloc(bytes + 1);
 
@@ -271,9 +273,9 @@ static struct qy_request *own_request(uint32_t i)
     for (size_t b = 0; b < bytes; b++) {
         payload[b] = bed_byte(i * 13U + b);
     }
-    bed_ask(r, i % 2 ? BED_ECHO : BED_GET, i * 13U, bytes);
+    bed_ask(r, echo ? BED_ECHO : BED_GET, i * 13U, bytes);
     r->payload = payload;
-    r->payload_bytes = i % 2 ? bytes : 0;
+    r->payload_bytes = echo ? bytes : 0;
     r->reply = malloc(bytes + 1);
     r->reply_capacity = bytes;
     assert_non_null(r->reply);
@@ -298,7 +300,7 @@ static void check_and_free(struct qy_request *r)
 }
 
 /* The sanitizer sees who still touches the memory of a request that is done. */
-static void many_requests(const struct qy_fabric_params *params, uint32_t n)
+static void many_requests(const struct qy_fabric_params *params, uint32_t n, int large)
 {
     struct qy_request *under_way[BED_DEPTH] = {0};
     uint32_t posted = 0;
@@ -315,7 +317,7 @@ static void many_requests(const struct qy_fabric_params *params, uint32_t n)
                 ended++;
             }
             if (!under_way[i] && posted < n) {
-                under_way[i] = own_request(posted++);
+                under_way[i] = own_request(posted++, large);
                 assert_int_equal(qy_request_post(pair.peer, under_way[i]), QY_OK);
             }
         }
@@ -336,7 +338,8 @@ static void requests_in_any_order_get_their_own_answers(void **state)
     for (size_t i = 0; i < sizeof(orders) / sizeof(orders[0]); i++) {
         const struct qy_fabric_params params = {
             .seed = i, .order = orders[i], .latency_ns = 2000, .gbps = i % 2 ? 10 : 0};
-        many_requests(&params, 300);
+        many_requests(&params, 300, 0);
+        many_requests(&params, 60, 1);
     }
 }
 

@@ -138,7 +138,7 @@ static void answer_before_the_question_was_read_waits_for_that(void **state)
     assert_int_equal(qy_op_wait(a.client, &op), QY_OK);
     free(payload);
     free(r);
-    bed_pass(a.client, BED_MS);
+    bed_pass(a.client, 10 * BED_MS); /* reading takes 4 */
     qy_node_close(a.client);
     raw_close(&a.raw);
     bed_close(&a.bed);
