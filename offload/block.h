@@ -53,4 +53,10 @@ static inline uint64_t *qyi_block_sums(const struct qyi_layout *layout, uint8_t 
     return (uint64_t *)(void *)(block + layout->footer_at + sizeof(struct qyi_footer));
 }
 
+/* block_sums.c: what checksum i of a block's footer has to be: of slab i of rows, then of those of the
+ * index. [any] [noalloc] */
+uint64_t qyi_block_sum(const struct qyi_layout *layout, const uint8_t *block, size_t i);
+/* The first that differs from the footer's; SIZE_MAX: none. team may be NULL. [noalloc] */
+size_t qyi_block_bad_sum(struct qy_team *team, const struct qyi_layout *layout, uint8_t *block);
+
 #endif

@@ -14,19 +14,6 @@ struct slab_job {
     size_t bad[MAX_THREADS]; /* first slab of a thread that differs; checking */
 };
 
-/* Checksum i of a block: of slab i of rows, then of those of the index. */
-static uint64_t slab_sum(const struct qyi_layout *l, const uint8_t *block, size_t i)
-{
-    if (i < l->n_slabs) {
-        const uint32_t layer = (uint32_t)(i / l->n_kv_heads);
-        const size_t at = qyi_layout_home_at(l, layer, (uint32_t)(i % l->n_kv_heads));
-
-        return qy_checksum(block + at, qyi_layout_home_slab(l, layer), i);
-    }
-    return qy_checksum(block + l->index_at + (i - l->n_slabs) * l->index_slab_bytes,
-                       l->index_slab_bytes, i);
-}
-
 static void seal_slabs(void *arg, uint32_t thread, uint32_t n_threads)
 {
     const struct slab_job *job = arg;
@@ -39,7 +26,7 @@ static void seal_slabs(void *arg, uint32_t thread, uint32_t n_threads)
         uint8_t *block = job->seq->homes[job->first + i / l->n_sums];
         const size_t slab = i % l->n_sums;
 
-        qyi_block_sums(l, block)[slab] = slab_sum(l, block, slab);
+        qyi_block_sums(l, block)[slab] = qyi_block_sum(l, block, slab);
     }
 }
 
@@ -56,7 +43,7 @@ static void check_slabs(void *arg, uint32_t thread, uint32_t n_threads)
         uint8_t *block = job->seq->homes[job->first + i / l->n_sums];
         const size_t slab = i % l->n_sums;
 
-        if (block && qyi_block_sums(l, block)[slab] != slab_sum(l, block, slab)) {
+        if (block && qyi_block_sums(l, block)[slab] != qyi_block_sum(l, block, slab)) {
             job->bad[thread] = i;
             return;
         }
