@@ -24,7 +24,8 @@ enum { QY_FABRIC_COPIED_BYTES = 4096 }; /* chosen: what UCX sends eagerly is abo
 enum qy_fabric_order { QY_FABRIC_IN_ORDER, QY_FABRIC_REVERSED, QY_FABRIC_RANDOM };
 
 /* Order is of messages of different connections, and of the payloads of large messages: those of one
- * connection begin in the order in which they were sent. */
+ * connection begin in the order in which they were sent. With RANDOM a sender also learns up to two latencies
+ * late that its memory is free again. */
 struct qy_fabric_params {
     const struct qy_allocator *mem; /* kept */
     uint64_t seed;

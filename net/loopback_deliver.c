@@ -2,6 +2,7 @@
 /* What an event on a fabric does: who is called, with what, and what follows from it. */
 #include "net/loopback_internal.h"
 
+#include <assert.h>
 #include <string.h>
 
 /* The sender of a flight hears that its memory is free. */
@@ -9,6 +10,7 @@ static void tell(struct qyi_link *link, int side, struct qyi_flight *flight)
 {
     struct qyi_end *end = &link->ends[side];
     struct qyi_message *message = flight->message;
+    assert(qyi_flight_seal(flight, message) == flight->seal); /* kept until now */
     flight->message = NULL;
     end->under_way--;
     end->loop->sink.sent(end->loop->sink.ctx, &end->conn, message, flight->status);
@@ -45,8 +47,7 @@ static void flight_ends(struct qyi_link *link, struct qyi_flight *flight, enum q
     flight->stage = QYI_FLIGHT_OVER;
     if (flight->lent) {
         flight->status = status;
-        flight->near_ns = fabric->now_ns + fabric->latency_ns;
-        flight->near_turn = fabric->turns++;
+        qyi_flight_free_at(link, flight, fabric->now_ns + fabric->latency_ns);
     }
 }
 

@@ -59,6 +59,7 @@ struct qyi_flight {
     size_t payload_bytes; /* as sent, whatever head says after a fault */
     const uint8_t *payload;
     size_t flip;      /* bit of a lent payload to flip on arrival; SIZE_MAX: none */
+    uint64_t seal;    /* of the memory that the sender must keep until it is told */
     void *to, *token; /* of `begins` */
     const char *why;  /* BREAK: a literal */
     struct qyi_head head;
@@ -135,7 +136,11 @@ void qyi_link_push(struct qyi_link *link, int side, struct qyi_flight *flight, u
 /* A message with our copy of its payload, or with the sender's memory (lent). NULL: no memory. */
 struct qyi_flight *qyi_flight_open(struct qyi_link *link, const struct qyi_message *message,
                                    int lent);
+/* Of what the sender of a flight must keep: the message, and a payload that is lent. */
+uint64_t qyi_flight_seal(const struct qyi_flight *flight, const struct qyi_message *message);
 void qyi_flight_close(struct qyi_link *link, struct qyi_flight *flight);
+/* The sender of a flight is to be told at ns, or later where the order is random. */
+void qyi_flight_free_at(struct qyi_link *link, struct qyi_flight *flight, uint64_t ns);
 /* Puts a message on the link of its sender's place. */
 void qyi_link_depart(struct qyi_link *link, int side, struct qyi_flight *flight, uint64_t delay_ns);
 /* Frees the flights of this end that have nothing to do any more. */

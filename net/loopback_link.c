@@ -65,6 +65,7 @@ struct qyi_flight *qyi_flight_open(struct qyi_link *link, const struct qyi_messa
     flight->payload_bytes = bytes;
     flight->payload = message->payload;
     flight->flip = SIZE_MAX;
+    flight->seal = qyi_flight_seal(flight, message);
     if (!lent && bytes > 0) {
         memcpy(flight + 1, message->payload, bytes);
         flight->payload = (const uint8_t *)(flight + 1);
@@ -72,11 +73,25 @@ struct qyi_flight *qyi_flight_open(struct qyi_link *link, const struct qyi_messa
     return flight;
 }
 
+uint64_t qyi_flight_seal(const struct qyi_flight *flight, const struct qyi_message *message)
+{
+    uint64_t head = qy_checksum(&message->head, sizeof(message->head), 0);
+    return flight->lent ? qy_checksum(message->payload, flight->payload_bytes, head) : head;
+}
+
 void qyi_flight_close(struct qyi_link *link, struct qyi_flight *flight)
 {
     if (!flight->ours) {
         qy_free(link->fabric->mem, flight);
     }
+}
+
+void qyi_flight_free_at(struct qyi_link *link, struct qyi_flight *flight, uint64_t ns)
+{
+    struct qy_fabric *fabric = link->fabric;
+    int late = fabric->order == QY_FABRIC_RANDOM;
+    flight->near_ns = ns + (late ? qyi_fabric_draw(fabric, 2 * fabric->latency_ns + 1) : 0);
+    flight->near_turn = fabric->turns++;
 }
 
 void qyi_link_depart(struct qyi_link *link, int side, struct qyi_flight *flight, uint64_t delay_ns)
@@ -88,8 +103,10 @@ void qyi_link_depart(struct qyi_link *link, int side, struct qyi_flight *flight,
     flight->wire_ns = fabric->gbps > 0 ? (uint64_t)(bits / fabric->gbps + 0.5) : 0;
     from->out_free_ns = start + flight->wire_ns;
     /* What was copied is the sender's no more once it left; what is lent, when it was read. */
-    flight->near_ns = flight->lent ? UINT64_MAX : from->out_free_ns;
-    flight->near_turn = fabric->turns++;
+    flight->near_ns = UINT64_MAX;
+    if (!flight->lent) {
+        qyi_flight_free_at(link, flight, from->out_free_ns);
+    }
     qyi_link_push(link, side, flight, start + fabric->latency_ns + delay_ns);
 }
 

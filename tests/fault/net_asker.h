@@ -31,6 +31,7 @@ enum trouble {
     T_KILL,
     T_STOP,
     T_CUT,
+    T_UNPLUGGED,
     N_TROUBLES
 };
 /* Of all runs. */
@@ -73,6 +74,7 @@ struct run {
     struct slot slots[SLOTS];
     struct qy_op op;
     struct tally *tally;
+    int unplugged; /* the client's link is cut */
     uint64_t random, seed, serial;
 };
 

@@ -101,6 +101,7 @@ static void joined(void *ctx, struct qy_peer *peer)
 {
     struct net_server *server = ctx;
     server->joined++;
+    server->wrong += server->joined != server->left + 1; /* who comes back has left before */
     qy_peer_set_user(peer, server);
 }
 

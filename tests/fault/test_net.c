@@ -17,7 +17,7 @@
 static const char *const outcome_names[N_OUTCOMES] = {"answered", "full", "timeout", "peer",
                                                       "corrupt"};
 static const char *const trouble_names[N_TROUBLES] = {
-    "none", "drop", "delay", "duplicate", "corrupt", "garble", "kill", "stop", "cut"};
+    "none", "drop", "delay", "duplicate", "corrupt", "garble", "kill", "stop", "cut", "unplugged"};
 
 /* ---- trouble ------------------------------------------------------------------------------- */
 
@@ -62,9 +62,25 @@ static void event(struct run *run, struct far_server *far, enum qy_fabric_event 
     assert_int_equal(qy_fabric_happens(run->fabric, far->server.address, what), QY_OK);
 }
 
+/* The client's own link, and so all servers at once. */
+static void unplug(struct run *run)
+{
+    run->unplugged = !run->unplugged;
+    assert_int_equal(
+        qy_fabric_happens(run->fabric, "client", run->unplugged ? QY_FABRIC_CUT : QY_FABRIC_RESUME),
+        QY_OK);
+    for (int i = 0; run->unplugged && i < SERVERS; i++) {
+        run->far[i].trouble = T_UNPLUGGED;
+    }
+    run->tally->happened[T_UNPLUGGED] += (uint32_t)run->unplugged;
+}
+
 /* Ends what was done to a server, or does something to it. */
 static void strike(struct run *run, struct far_server *far)
 {
+    if (run->unplugged) {
+        unplug(run);
+    }
     if (far->server.node == NULL) {
         start(run, far);
         return;
@@ -141,6 +157,9 @@ static void open_run(struct run *run, uint64_t seed, struct tally *tally)
 static void recover(struct run *run)
 {
     qy_fabric_heal(run->fabric);
+    if (run->unplugged) {
+        unplug(run);
+    }
     for (struct far_server *far = run->far; far < run->far + SERVERS; far++) {
         if (far->server.node == NULL || far->held) {
             strike(run, far);
@@ -204,6 +223,8 @@ static void one_run(uint64_t seed, struct tally *tally)
             qy_fabric_heal(run->fabric);
         } else if (what < 78) {
             strike(run, far);
+        } else if (what == 78) {
+            unplug(run);
         } else {
             pass(run, net_draw(run, 4) == 0 ? net_draw(run, 2 * TIMEOUT_MS) * MS
                                             : net_draw(run, 5) * MS);
