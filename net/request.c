@@ -229,17 +229,24 @@ int qyi_ask_damaged(struct qy_peer *peer, const struct qyi_head *head, void **to
     return ask != NULL;
 }
 
+/* Is what came what was sent? Of an answer that was too large only the head is known. */
+static int came_whole(const struct qyi_ask *ask, const struct qyi_head *head, const void *payload)
+{
+    if (ask->damaged || ask->too_large) {
+        return !ask->damaged;
+    }
+    return (payload || head->payload_bytes == 0) && qyi_payload_check(head, payload);
+}
+
 void qyi_ask_arrived(struct qyi_ask *ask, const struct qyi_head *head, const void *payload)
 {
     struct qy_request *r = ask->request;
 
     ask->receiving = 0;
-    if (ask->damaged) {
+    if (!came_whole(ask, head, payload)) {
         ask_again(ask);
     } else if (ask->too_large) {
         finish_when_sent(ask, QY_ERR_INVALID);
-    } else if ((head->payload_bytes > 0 && !payload) || !qyi_payload_check(head, payload)) {
-        ask_again(ask);
     } else {
         r->code = head->op;
         r->reply_head_bytes = head->head_bytes;
