@@ -11,7 +11,7 @@
 
 #include "offload/layout.h"
 
-/* Ids are places in the pool. With a disk tier (home_disk.h) there are more ids than places, and `frames`
+/* Ids are places in the pool. With a disk tier (home_far.h) there are more ids than places, and `frames`
  * says which place a block has, if any. */
 struct qyi_home {
     struct qy_pool *pool;

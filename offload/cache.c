@@ -47,7 +47,7 @@ static enum qy_status open_home(struct qy_cache *cache, uint64_t fixed_bytes, ui
 {
     const struct qy_cache_params *p = &cache->params;
     const uint64_t most = (uint64_t)cache->max_blocks * p->max_sequences;
-    const uint64_t on_disk = qyi_home_disk_blocks(cache);
+    const uint64_t on_disk = qyi_home_far_blocks(cache);
     const uint64_t slots = on_disk < most ? on_disk : most;
     struct qy_memory_info memory;
     uint32_t n_blocks;
@@ -65,9 +65,9 @@ static enum qy_status open_home(struct qy_cache *cache, uint64_t fixed_bytes, ui
                                     .host_bytes = cache->params.settings.host_bytes,
                                     .usable_bytes = memory.usable,
                                     .fixed_bytes =
-                                        fixed_bytes + qyi_home_disk_bytes(cache, slots, most),
+                                        fixed_bytes + qyi_home_far_bytes(cache, slots, most),
                                     .disk_blocks = slots > 0 ? slots - 1 : 0,
-                                    .least_blocks = qyi_home_disk_least(cache)};
+                                    .least_blocks = qyi_home_far_least(cache)};
     const enum qy_status st = qyi_size_pool(&cache->layout, &want, &n_blocks, err);
     if (st != QY_OK) {
         return st;
@@ -167,7 +167,7 @@ static enum qy_status open_parts(struct qy_cache *cache, struct qy_error *err)
         st = open_policy(cache, err);
     }
     if (st == QY_OK) {
-        st = qyi_home_disk_check(cache, err);
+        st = qyi_home_far_check(cache, err);
     }
     if (st != QY_OK) {
         return st;
@@ -193,7 +193,7 @@ static enum qy_status open_parts(struct qy_cache *cache, struct qy_error *err)
         st = open_tier(cache, err);
     }
     if (st == QY_OK) {
-        st = qyi_home_disk_open(cache, n_slots, err);
+        st = qyi_home_far_open(cache, n_slots, err);
     }
     /* where rows must be moved first, choosing always pays */
     if (st == QY_OK && unified && p->policy->caps.skip_short && p->retrieval->min_tokens < 0) {
@@ -247,7 +247,7 @@ void qy_cache_close(struct qy_cache *cache)
 
     qyi_tier_close(cache);
     qyi_lanes_close(cache);
-    qyi_home_disk_close(cache);
+    qyi_home_far_close(cache);
     qyi_reuse_close(cache);
     qyi_reserve_free(cache);
     qyi_home_close(&cache->home);

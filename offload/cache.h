@@ -9,7 +9,7 @@
 #define QYI_OFFLOAD_CACHE_H
 
 #include "offload/block.h"
-#include "offload/home_disk.h"
+#include "offload/home_far.h"
 #include "offload/last_lists.h"
 #include "offload/micro_choice.h"
 #include "offload/policy_open.h"
@@ -30,7 +30,7 @@ struct qy_sequence {
     uint8_t **addresses; /* [max_blocks] where the rows are: the home, or a device block until the
                             block is sealed                 */
     uint8_t **homes;     /* [max_blocks] in the home; unified: addresses. NULL, as addresses: on the
-                            disk, see home_disk.h                       */
+                            disk, see home_far.h                       */
     uint8_t **index;     /* [max_blocks] index bytes on the device; unified: addresses */
     int32_t *ids;        /* [max_tokens] token ids          */
     uint8_t *origins;    /* [max_tokens] enum qy_token_origin */
@@ -129,7 +129,7 @@ struct qy_cache {
     struct qyi_home_layer *home_layers; /* [n_layers]; NULL: no layer's rows at home are coded */
     struct qyi_home home;
     struct qyi_tier tier;
-    struct qyi_home_disk disk;
+    struct qyi_home_far far;
     struct qyi_selection_rule rule;
     struct qy_cache_cost cost; /* behind rule.min_tokens */
     struct qyi_audit audit;
@@ -161,7 +161,7 @@ struct qy_cache {
 static inline struct qyi_footer *qyi_sequence_footer(const struct qy_sequence *seq, uint32_t b)
 {
     return seq->homes[b] ? qyi_block_footer(&seq->cache->layout, seq->homes[b])
-                         : qyi_home_disk_footer(seq, b);
+                         : qyi_home_far_footer(seq, b);
 }
 
 static inline struct qy_rows qyi_sequence_rows(const struct qy_sequence *seq, uint32_t layer,

@@ -8,11 +8,22 @@
 
 static const size_t most_bytes = (size_t)1 << 30; /* of a request */
 
+static struct qyi_disk *disk_of(struct qyi_store *store)
+{
+    return (struct qyi_disk *)(void *)store;
+}
+
+/* Where a request begins in the file. */
+static uint64_t at_of(const struct qyi_disk *disk, const struct qyi_store_request *r)
+{
+    return (uint64_t)r->slot * disk->slot_bytes + r->at;
+}
+
 /* ---- places --------------------------------------------------------------------------------- */
 
-static void finish(struct qyi_disk *disk, struct qyi_disk_request *request, int error)
+static void finish(struct qyi_disk *disk, struct qyi_store_request *request, int error)
 {
-    struct qyi_disk_batch *batch = request->batch;
+    struct qyi_store_batch *batch = request->batch;
     const uint32_t number = (uint32_t)(request - batch->requests);
 
     request->error = error;
@@ -24,7 +35,7 @@ static void finish(struct qyi_disk *disk, struct qyi_disk_request *request, int 
             batch->failed = 1;
             batch->first_bad = number;
         }
-    } else if (request->op == QYI_DISK_READ) {
+    } else if (request->op == QYI_STORE_READ) {
         disk->counts.reads++;
         disk->counts.read_bytes += request->bytes;
     } else {
@@ -34,12 +45,12 @@ static void finish(struct qyi_disk *disk, struct qyi_disk_request *request, int 
 }
 
 /* Is this the I/O that the test wants to fail? */
-static enum qyi_disk_fault fault_of(struct qyi_disk *disk, enum qyi_disk_op op)
+static enum qyi_disk_fault fault_of(struct qyi_disk *disk, enum qyi_store_op op)
 {
     const enum qyi_disk_fault fault = disk->fault;
 
-    if (fault == QYI_DISK_FAULT_NONE || (fault == QYI_DISK_FAULT_READ && op != QYI_DISK_READ) ||
-        (fault == QYI_DISK_FAULT_WRITE && op != QYI_DISK_WRITE)) {
+    if (fault == QYI_DISK_FAULT_NONE || (fault == QYI_DISK_FAULT_READ && op != QYI_STORE_READ) ||
+        (fault == QYI_DISK_FAULT_WRITE && op != QYI_STORE_WRITE)) {
         return QYI_DISK_FAULT_NONE;
     }
     if (disk->fault_after > 0) {
@@ -54,10 +65,10 @@ static enum qyi_disk_fault fault_of(struct qyi_disk *disk, enum qyi_disk_op op)
 static void start_place(struct qyi_disk *disk, uint32_t number)
 {
     struct qyi_disk_place *place = &disk->places[number];
-    const struct qyi_disk_request *r = place->request;
+    const struct qyi_store_request *r = place->request;
 
     place->op = r->op;
-    place->at = r->at + r->done;
+    place->at = at_of(disk, r) + r->done;
     place->data = (uint8_t *)r->data + r->done;
     place->bytes = r->bytes - r->done;
     place->result = 0;
@@ -70,7 +81,7 @@ static void start_place(struct qyi_disk *disk, uint32_t number)
         return;
     case QYI_DISK_FAULT_READ:
     case QYI_DISK_FAULT_WRITE:
-        place->result = r->op == QYI_DISK_READ ? -EIO : -ENOSPC;
+        place->result = r->op == QYI_STORE_READ ? -EIO : -ENOSPC;
         atomic_store_explicit(&place->finished, 1, memory_order_relaxed);
         return;
     case QYI_DISK_FAULT_SHORT:
@@ -107,7 +118,7 @@ static void fill_places(struct qyi_disk *disk)
 static void settle_place(struct qyi_disk *disk, uint32_t number)
 {
     struct qyi_disk_place *place = &disk->places[number];
-    struct qyi_disk_request *r = place->request;
+    struct qyi_store_request *r = place->request;
     int error = 0;
 
     if (place->result == -EINTR || place->result == -EAGAIN) {
@@ -132,7 +143,7 @@ static void settle_place(struct qyi_disk *disk, uint32_t number)
     finish(disk, r, error);
 }
 
-void qyi_disk_poll(struct qyi_disk *disk)
+static void poll_places(struct qyi_disk *disk)
 {
     disk->ops->reap(disk);
     for (uint32_t i = 0; i < QYI_DISK_DEPTH && disk->n_busy > 0; i++) {
@@ -147,15 +158,20 @@ void qyi_disk_poll(struct qyi_disk *disk)
 
 /* ---- batches -------------------------------------------------------------------------------- */
 
-static int is_valid(const struct qyi_disk *disk, const struct qyi_disk_request *r)
+static int is_valid(const struct qyi_disk *disk, const struct qyi_store_request *r)
 {
+    const uint64_t bytes = disk->store.bytes;
+    const uint64_t at = at_of(disk, r);
+
     return r->data && (uintptr_t)r->data % QYI_DISK_PAGE == 0 && r->at % QYI_DISK_PAGE == 0 &&
-           r->bytes % QYI_DISK_PAGE == 0 && r->bytes > 0 && r->bytes <= most_bytes &&
-           r->at <= disk->bytes && r->bytes <= disk->bytes - r->at;
+           r->bytes % QYI_DISK_PAGE == 0 && r->bytes > 0 && r->bytes <= most_bytes && at <= bytes &&
+           r->bytes <= bytes - at;
 }
 
-enum qy_status qyi_disk_submit(struct qyi_disk *disk, struct qyi_disk_batch *batch)
+static enum qy_status disk_submit(struct qyi_store *store, struct qyi_store_batch *batch)
 {
+    struct qyi_disk *disk = disk_of(store);
+
     if (disk->resetting) {
         return QY_ERR_DEVICE;
     }
@@ -167,7 +183,7 @@ enum qy_status qyi_disk_submit(struct qyi_disk *disk, struct qyi_disk_batch *bat
     batch->n_left = batch->n;
     batch->failed = 0;
     for (uint32_t i = 0; i < batch->n; i++) {
-        struct qyi_disk_request *r = &batch->requests[i];
+        struct qyi_store_request *r = &batch->requests[i];
 
         r->done = 0;
         r->error = 0;
@@ -191,13 +207,14 @@ static uint64_t deadline_of(uint64_t timeout_ns)
     return timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
 }
 
-enum qy_status qyi_disk_wait(struct qyi_disk *disk, const struct qyi_disk_batch *batch,
-                             uint64_t timeout_ns)
+static enum qy_status disk_wait(struct qyi_store *store, const struct qyi_store_batch *batch,
+                                uint64_t timeout_ns)
 {
+    struct qyi_disk *disk = disk_of(store);
     const uint64_t deadline = deadline_of(timeout_ns);
 
     for (;;) {
-        qyi_disk_poll(disk);
+        poll_places(disk);
         if (batch->n_left == 0) {
             return batch->failed ? QY_ERR_DEVICE : QY_OK;
         }
@@ -208,14 +225,15 @@ enum qy_status qyi_disk_wait(struct qyi_disk *disk, const struct qyi_disk_batch 
     }
 }
 
-enum qy_status qyi_disk_reset(struct qyi_disk *disk, uint64_t timeout_ns)
+static enum qy_status disk_reset(struct qyi_store *store, uint64_t timeout_ns)
 {
+    struct qyi_disk *disk = disk_of(store);
     const uint64_t deadline = deadline_of(timeout_ns);
 
     disk->resetting = 1;
     disk->fault = QYI_DISK_FAULT_NONE;
     while (disk->first) {
-        struct qyi_disk_request *r = disk->first;
+        struct qyi_store_request *r = disk->first;
 
         disk->first = r->next;
         finish(disk, r, ECANCELED);
@@ -230,7 +248,7 @@ enum qy_status qyi_disk_reset(struct qyi_disk *disk, uint64_t timeout_ns)
         }
     }
     for (;;) {
-        qyi_disk_poll(disk);
+        poll_places(disk);
         if (disk->n_busy == 0) {
             disk->resetting = 0;
             return QY_OK;
@@ -248,8 +266,8 @@ enum qy_status qyi_disk_reset(struct qyi_disk *disk, uint64_t timeout_ns)
 static int try_engine(struct qyi_disk *disk, const struct qyi_disk_engine_ops *ops)
 {
     const struct qy_allocator *mem = &disk->rt->mem;
-    struct qyi_disk_request request = {.op = QYI_DISK_READ, .bytes = QYI_DISK_PAGE};
-    struct qyi_disk_batch batch = {.requests = &request, .n = 1};
+    struct qyi_store_request request = {.op = QYI_STORE_READ, .bytes = QYI_DISK_PAGE};
+    struct qyi_store_batch batch = {.requests = &request, .n = 1};
     int error = ops->open(disk);
 
     if (error != 0) {
@@ -259,8 +277,8 @@ static int try_engine(struct qyi_disk *disk, const struct qyi_disk_engine_ops *o
     request.data = mem->alloc(mem->ctx, QYI_DISK_PAGE, QYI_DISK_PAGE);
     if (!request.data) {
         error = ENOMEM;
-    } else if (qyi_disk_submit(disk, &batch) != QY_OK ||
-               qyi_disk_wait(disk, &batch, UINT64_MAX) != QY_OK) {
+    } else if (disk_submit(&disk->store, &batch) != QY_OK ||
+               disk_wait(&disk->store, &batch, UINT64_MAX) != QY_OK) {
         error = request.error;
     }
     qy_free(mem, request.data);
@@ -268,7 +286,7 @@ static int try_engine(struct qyi_disk *disk, const struct qyi_disk_engine_ops *o
         ops->close(disk);
         disk->ops = NULL;
     }
-    disk->counts = (struct qyi_disk_stats){0};
+    disk->counts = (struct qyi_store_stats){0};
     return error;
 }
 
@@ -304,7 +322,40 @@ static enum qy_status open_engine(struct qyi_disk *disk, enum qyi_disk_choice ch
     return QY_OK;
 }
 
-enum qy_status qyi_disk_open(const struct qyi_disk_params *params, struct qyi_disk **disk,
+static void disk_poll(struct qyi_store *store)
+{
+    poll_places(disk_of(store));
+}
+
+static void disk_close(struct qyi_store *store)
+{
+    struct qyi_disk *disk = disk_of(store);
+
+    while (disk_reset(store, UINT64_MAX) != QY_OK) {
+        /* memory that the system may still write to must not be freed */
+    }
+    disk->ops->close(disk);
+    (void)close(disk->fd);
+    qy_free(&disk->rt->mem, disk);
+}
+
+static struct qyi_store_stats *disk_stats(struct qyi_store *store)
+{
+    struct qyi_disk *disk = disk_of(store);
+
+    disk->counts.uring = disk->ops == &qyi_disk_uring;
+    disk->counts.direct = disk->direct;
+    return &disk->counts;
+}
+
+static const struct qyi_store_ops disk_ops = {.submit = disk_submit,
+                                              .poll = disk_poll,
+                                              .wait = disk_wait,
+                                              .reset = disk_reset,
+                                              .stats = disk_stats,
+                                              .close = disk_close};
+
+enum qy_status qyi_disk_open(const struct qyi_disk_params *params, struct qyi_store **store,
                              struct qy_error *err)
 {
     const struct qy_allocator *mem = &params->rt->mem;
@@ -318,7 +369,11 @@ enum qy_status qyi_disk_open(const struct qyi_disk_params *params, struct qyi_di
         return qy_error_set(err, QY_ERR_NOMEM, "disk: out of memory at open");
     }
     d->rt = params->rt;
-    d->bytes = params->bytes / QYI_DISK_PAGE * QYI_DISK_PAGE;
+    d->store = (struct qyi_store){.ops = &disk_ops,
+                                  .word = "disk",
+                                  .granule = QYI_DISK_PAGE,
+                                  .bytes = params->bytes / QYI_DISK_PAGE * QYI_DISK_PAGE};
+    d->slot_bytes = params->slot_bytes;
     enum qy_status st = qyi_disk_file_open(d, params->folder, err);
     if (st == QY_OK) {
         st = open_engine(d, params->engine, err);
@@ -330,47 +385,19 @@ enum qy_status qyi_disk_open(const struct qyi_disk_params *params, struct qyi_di
         qy_free(mem, d);
         return st;
     }
-    *disk = d;
+    *store = &d->store;
     return QY_OK;
 }
 
-void qyi_disk_close(struct qyi_disk *disk)
+int qyi_disk_descriptor(const struct qyi_store *disk)
 {
-    if (!disk) {
-        return;
-    }
-    while (qyi_disk_reset(disk, UINT64_MAX) != QY_OK) {
-        /* memory that the system may still write to must not be freed */
-    }
-    disk->ops->close(disk);
-    (void)close(disk->fd);
-    qy_free(&disk->rt->mem, disk);
+    return ((const struct qyi_disk *)(const void *)disk)->fd;
 }
 
-void qyi_disk_stats(const struct qyi_disk *disk, struct qyi_disk_stats *stats)
+void qyi_disk_inject(struct qyi_store *store, enum qyi_disk_fault fault, uint32_t after)
 {
-    *stats = disk->counts;
-    stats->uring = disk->ops == &qyi_disk_uring;
-    stats->direct = disk->direct;
-}
+    struct qyi_disk *disk = disk_of(store);
 
-void qyi_disk_stats_reset(struct qyi_disk *disk)
-{
-    disk->counts = (struct qyi_disk_stats){0};
-}
-
-uint64_t qyi_disk_bytes(const struct qyi_disk *disk)
-{
-    return disk->bytes;
-}
-
-int qyi_disk_descriptor(const struct qyi_disk *disk)
-{
-    return disk->fd;
-}
-
-void qyi_disk_inject(struct qyi_disk *disk, enum qyi_disk_fault fault, uint32_t after)
-{
     disk->fault = fault;
     disk->fault_after = after;
 }

@@ -13,9 +13,11 @@
 
 #include <stdatomic.h>
 
+struct qyi_disk;
+
 struct qyi_disk_place {
-    struct qyi_disk_request *request; /* NULL: free */
-    enum qyi_disk_op op;
+    struct qyi_store_request *request; /* NULL: free */
+    enum qyi_store_op op;
     uint64_t at;
     uint8_t *data;
     size_t bytes;
@@ -37,19 +39,20 @@ extern const struct qyi_disk_engine_ops qyi_disk_uring;   /* disk_uring.c   */
 extern const struct qyi_disk_engine_ops qyi_disk_threads; /* disk_threads.c */
 
 struct qyi_disk {
+    struct qyi_store store;
     const struct qy_runtime *rt;
     int fd;
-    uint64_t bytes;
     int direct;
+    size_t slot_bytes;
     const struct qyi_disk_engine_ops *ops;
     void *engine; /* its state */
     struct qyi_disk_place places[QYI_DISK_DEPTH];
     uint32_t n_busy;
-    struct qyi_disk_request *first, *last; /* waiting for a place */
+    struct qyi_store_request *first, *last; /* waiting for a place */
     int resetting;
     enum qyi_disk_fault fault;
     uint32_t fault_after;
-    struct qyi_disk_stats counts;
+    struct qyi_store_stats counts;
 };
 
 /* disk_file.c: sets fd and direct. Closes nothing on failure but what it opened. */

@@ -111,7 +111,7 @@ enum qy_status qyi_disk_file_open(struct qyi_disk *disk, const char *folder, str
                             "folder of a disk that this user may write to",
                             folder, strerror(errno));
     }
-    const enum qy_status st = allocate(fd, folder, disk->bytes, err);
+    const enum qy_status st = allocate(fd, folder, disk->store.bytes, err);
     if (st != QY_OK) {
         (void)close(fd);
         return st;

@@ -58,7 +58,7 @@ static void *serve(void *arg)
             return NULL;
         }
         struct qyi_disk_place *place = &t->disk->places[take(t)];
-        const ssize_t n = place->op == QYI_DISK_READ
+        const ssize_t n = place->op == QYI_STORE_READ
                               ? pread(t->disk->fd, place->data, place->bytes, (off_t)place->at)
                               : pwrite(t->disk->fd, place->data, place->bytes, (off_t)place->at);
 

@@ -40,7 +40,7 @@ static void uring_start(struct qyi_disk *disk, uint32_t number)
         atomic_store_explicit(&place->finished, 1, memory_order_relaxed);
         return;
     }
-    if (place->op == QYI_DISK_READ) {
+    if (place->op == QYI_STORE_READ) {
         io_uring_prep_read(sqe, disk->fd, place->data, (unsigned)place->bytes, place->at);
     } else {
         io_uring_prep_write(sqe, disk->fd, place->data, (unsigned)place->bytes, place->at);

@@ -245,7 +245,7 @@ static enum qy_status fill_some(struct qy_sequence *seq, struct fill_job *job, u
     enum qy_status st = cache->tier.present ? qyi_tier_settle(seq, 1) : QY_OK;
 
     if (st == QY_OK) {
-        st = qyi_home_disk_room(cache, blocks - seq->n_blocks);
+        st = qyi_home_far_room(cache, blocks - seq->n_blocks);
     }
     if (st == QY_OK) {
         st = qyi_sequence_reserve(seq, seq->n_tokens + n);
@@ -280,7 +280,7 @@ static uint32_t fill_tokens(const struct qy_cache *cache, uint32_t n)
     const uint32_t blocks = qy_pool_total(cache->home.pool) / 4;
     const uint64_t most = (uint64_t)(blocks > 0 ? blocks : 1) << cache->layout.shift;
 
-    return cache->disk.file && n > most ? (uint32_t)most : n;
+    return cache->far.store && n > most ? (uint32_t)most : n;
 }
 
 enum qy_status qy_sequence_fill_random(struct qy_sequence *seq, uint32_t n, uint64_t seed)

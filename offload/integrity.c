@@ -135,7 +135,7 @@ static size_t bad_sum(const struct qy_sequence *seq, uint32_t first, uint32_t n)
     for (uint32_t i = 0; i < n_threads; i++) {
         bad = job.bad[i] < bad ? job.bad[i] : bad;
     }
-    const size_t on_disk = qyi_home_disk_bad_sum(seq, first, n);
+    const size_t on_disk = qyi_home_far_bad_sum(seq, first, n);
     return on_disk < bad ? on_disk : bad;
 }
 

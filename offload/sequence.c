@@ -44,7 +44,7 @@ void qyi_sequence_release(struct qy_sequence *seq, uint32_t n_tokens, int clean)
     }
     while (seq->n_blocks > keep) {
         seq->n_blocks--;
-        qyi_home_disk_forget(seq, seq->n_blocks);
+        qyi_home_far_forget(seq, seq->n_blocks);
         qyi_home_put(&seq->cache->home, seq->blocks[seq->n_blocks], clean);
         seq->homes[seq->n_blocks] = NULL;
         seq->addresses[seq->n_blocks] = NULL;
@@ -188,7 +188,7 @@ enum qy_status qy_sequence_copy(struct qy_sequence *dst, const struct qy_sequenc
     }
     enum qy_status st = cache->tier.present ? qyi_tier_settle((struct qy_sequence *)src, 1) : QY_OK;
     if (st == QY_OK) {
-        st = cache->disk.file ? qyi_home_disk_copy(dst, src) : copy_blocks(dst, src);
+        st = cache->far.store ? qyi_home_far_copy(dst, src) : copy_blocks(dst, src);
     }
     if (st == QY_OK && cache->tier.present) {
         st = qyi_tier_copy(dst, src);

@@ -88,19 +88,18 @@ static uint64_t home_token_bytes(const struct qyi_layout *l)
 
 static void disk_stats(const struct qy_cache *cache, struct qy_cache_stats *stats)
 {
-    const struct qyi_home_disk *d = &cache->disk;
-    struct qyi_disk_stats file;
+    const struct qyi_home_far *d = &cache->far;
+    const struct qyi_store_stats *file = qyi_store_stats(d->store);
 
-    qyi_disk_stats(d->file, &file);
     stats->disk_bytes = (uint64_t)(d->n_slots - d->n_free) * cache->layout.block_bytes;
-    stats->disk_reserved_bytes = qyi_disk_bytes(d->file);
-    stats->disk_reads = file.reads;
-    stats->disk_read_bytes = file.read_bytes;
-    stats->disk_writes = file.writes;
-    stats->disk_written_bytes = file.written_bytes;
+    stats->disk_reserved_bytes = d->store->bytes;
+    stats->disk_reads = file->reads;
+    stats->disk_read_bytes = file->read_bytes;
+    stats->disk_writes = file->writes;
+    stats->disk_written_bytes = file->written_bytes;
     stats->disk_failures = d->write_failures;
-    stats->disk_uring = file.uring;
-    stats->disk_direct = file.direct;
+    stats->disk_uring = file->uring;
+    stats->disk_direct = file->direct;
 }
 
 void qy_cache_stats(const struct qy_cache *cache, struct qy_cache_stats *stats)
@@ -131,7 +130,7 @@ void qy_cache_stats(const struct qy_cache *cache, struct qy_cache_stats *stats)
     if (cache->tier.present) {
         tier_stats(cache, stats);
     }
-    if (cache->disk.file) {
+    if (cache->far.store) {
         disk_stats(cache, stats);
     }
     memcpy(stats->stage_ns, cache->stage_ns, sizeof(stats->stage_ns));
@@ -201,9 +200,9 @@ void qy_cache_stats_reset(struct qy_cache *cache)
         qy_stream_stats_reset(cache->tier.in);
         qy_stream_stats_reset(cache->tier.out);
     }
-    if (cache->disk.file) {
-        qyi_disk_stats_reset(cache->disk.file);
-        cache->disk.write_failures = 0;
+    if (cache->far.store) {
+        *qyi_store_stats(cache->far.store) = (struct qyi_store_stats){0};
+        cache->far.write_failures = 0;
     }
     cache->counts = (struct qyi_counts){0};
     memset(cache->stage_ns, 0, sizeof(cache->stage_ns));

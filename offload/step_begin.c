@@ -28,7 +28,7 @@ static enum qy_status check_slice(const struct qy_cache *cache, const struct qy_
                             "out of the step",
                             seq->slot);
     }
-    if (!qyi_home_disk_is_whole(seq)) {
+    if (!qyi_home_far_is_whole(seq)) {
         return qy_error_set(err, QY_ERR_DEVICE,
                             "step: the last blocks of sequence %u could not be read from the disk "
                             "when it was cut; cut it again, or close it",
@@ -85,7 +85,7 @@ static enum qy_status reserve_slices(struct qy_cache *cache, const struct qy_ste
         need +=
             qyi_layout_blocks(&cache->layout, seq->n_tokens + slices[i].n_tokens) - seq->n_blocks;
     }
-    enum qy_status st = qyi_home_disk_room(cache, need);
+    enum qy_status st = qyi_home_far_room(cache, need);
     for (uint32_t i = 0; st == QY_OK && i < n_slices; i++) {
         struct qy_sequence *seq = slices[i].seq;
 
@@ -102,14 +102,14 @@ static enum qy_status reserve_slices(struct qy_cache *cache, const struct qy_ste
         qyi_sequence_release(slices[i].seq, slices[i].seq->n_tokens, 1);
         slices[i].seq->in_step = 0;
     }
-    if (st == QY_AGAIN && cache->disk.file) {
+    if (st == QY_AGAIN && cache->far.store) {
         return qy_error_set(err, QY_AGAIN,
                             "step: %llu more blocks are needed; %u of %u are free in host memory, "
                             "%u of %u on the disk (%llu writes failed); close or truncate a "
                             "sequence, or raise cache.host_bytes or cache.disk_bytes",
                             (unsigned long long)need, qy_pool_free_count(cache->home.pool),
-                            qy_pool_total(cache->home.pool), cache->disk.n_free,
-                            cache->disk.n_slots, (unsigned long long)cache->disk.write_failures);
+                            qy_pool_total(cache->home.pool), cache->far.n_free, cache->far.n_slots,
+                            (unsigned long long)cache->far.write_failures);
     }
     if (st == QY_AGAIN) {
         return qy_error_set(err, QY_AGAIN,
@@ -209,7 +209,7 @@ enum qy_status qy_step_begin(struct qy_cache *cache, const struct qy_step_slice 
                             step->active ? "step: one is running; end or abort it first"
                                          : "step: no slices; at least one is accepted");
     }
-    cache->disk.fault[0] = '\0';
+    cache->far.fault[0] = '\0';
     enum qy_status st = check_slices(cache, slices, n_slices, err);
     if (st != QY_OK) {
         return st;

@@ -203,7 +203,7 @@ enum qy_status qyi_tier_bring(struct qy_sequence *seq)
     uint32_t from = kept_from(seq) < old_from ? kept_from(seq) : old_from;
     uint32_t n = 0;
 
-    enum qy_status st = qyi_home_disk_bring(seq, old_from, &from);
+    enum qy_status st = qyi_home_far_bring(seq, old_from, &from);
     if (st == QY_OK) {
         st = qyi_tier_reserve(seq, from, seq->n_tokens);
     }
@@ -232,7 +232,7 @@ enum qy_status qyi_tier_copy(struct qy_sequence *dst, const struct qy_sequence *
     dst->n_sealed = src->n_sealed;
     dst->n_sent = src->n_sealed;
     dst->device_from = kept_from(dst);
-    enum qy_status st = qyi_home_disk_bring(dst, full, &dst->device_from);
+    enum qy_status st = qyi_home_far_bring(dst, full, &dst->device_from);
     if (st == QY_OK) {
         st = qyi_tier_reserve(dst, dst->device_from, dst->n_tokens);
     }

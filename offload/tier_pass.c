@@ -80,15 +80,15 @@ static enum qy_status start_copies(struct pass *p, struct segment *s)
 
 /* Where the part of a block is, or will be once it was read; NULL: no room, which cannot be. */
 static const uint8_t *home_part(struct pass *p, const struct qy_sequence *seq, uint32_t b,
-                                struct qyi_disk_reads *reads)
+                                struct qyi_far_reads *reads)
 {
     const struct qyi_layout *l = &p->cache->layout;
     const size_t at = qyi_layout_home_at(l, p->layer, 0);
 
-    qyi_home_disk_touch(seq, b);
+    qyi_home_far_touch(seq, b);
     return seq->homes[b] ? seq->homes[b] + at
-                         : qyi_disk_reads_add(reads, seq, b, at,
-                                              l->n_kv_heads * qyi_layout_home_slab(l, p->layer));
+                         : qyi_far_reads_add(reads, seq, b, at,
+                                             l->n_kv_heads * qyi_layout_home_slab(l, p->layer));
 }
 
 /* Starts the copies of a segment's blocks, or the reads that come before. */
@@ -102,7 +102,7 @@ static enum qy_status bring(struct pass *p, struct segment *s)
     const uint32_t stage = p->n_staged_segments++ % QYI_STAGES;
     uint8_t *to = t->stages + (size_t)stage * t->plan.segment_blocks * part;
     struct qy_copy_item *items = t->pass_copies + (size_t)stage * t->plan.segment_blocks;
-    struct qyi_disk_reads *reads = &cache->disk.parts[stage];
+    struct qyi_far_reads *reads = &cache->far.parts[stage];
 
     s->stage = stage;
     reads->n = 0;
@@ -121,7 +121,7 @@ static enum qy_status bring(struct pass *p, struct segment *s)
         }
     }
     s->reads = reads->n > 0;
-    return s->reads ? qyi_disk_reads_start(cache, reads) : start_copies(p, s);
+    return s->reads ? qyi_far_reads_start(cache, reads) : start_copies(p, s);
 }
 
 /* The next segment, its rows under way. 0: there is none. */
@@ -247,7 +247,7 @@ static enum qy_status attend_segment(struct pass *p, struct segment *s)
     enum qy_status st = QY_OK;
 
     if (s->reads) {
-        st = qyi_disk_reads_wait(p->cache, &p->cache->disk.parts[s->stage]);
+        st = qyi_far_reads_wait(p->cache, &p->cache->far.parts[s->stage]);
         st = st == QY_OK ? start_copies(p, s) : st;
     }
     if (st == QY_OK && s->n_staged > 0) {

@@ -209,7 +209,7 @@ static enum qy_status start_pulls(struct qy_cache *cache, uint32_t layer)
 
         for (uint32_t h = 0; h < n_heads; h++) {
             const size_t place = (size_t)i * n_heads + h;
-            const uint32_t n_home = qyi_disk_rows_split(cache, i, h);
+            const uint32_t n_home = qyi_far_rows_split(cache, i, h);
 
             if (n_home == 0) {
                 continue;
@@ -234,7 +234,7 @@ static enum qy_status start_pulls(struct qy_cache *cache, uint32_t layer)
         fetch->here = qy_stream_record(t->in);
     }
     int from_disk;
-    st = qyi_disk_rows_start(cache, layer, &from_disk);
+    st = qyi_far_rows_start(cache, layer, &from_disk);
     if (st != QY_OK) {
         const enum qy_status reset = qyi_tier_reset(cache);
         return reset == QY_OK ? st : reset;
@@ -327,7 +327,7 @@ enum qy_status qyi_tier_wait(struct qy_cache *cache)
     }
     enum qy_status st = qy_stream_wait(t->in, fetch->here, t->timeout_ns);
     if (st == QY_OK) {
-        st = qyi_disk_rows_wait(cache);
+        st = qyi_far_rows_wait(cache);
     }
     if (st != QY_OK) {
         const enum qy_status reset = qyi_tier_reset(cache);
@@ -345,7 +345,7 @@ enum qy_status qyi_tier_reset(struct qy_cache *cache)
         forget_pulls(cache, i);
     }
     qyi_ahead_forget(cache);
-    const enum qy_status st = qyi_home_disk_drop(cache);
+    const enum qy_status st = qyi_home_far_drop(cache);
     const enum qy_status reset = qy_stream_reset(cache->tier.in, cache->tier.timeout_ns);
     return reset == QY_OK ? st : reset;
 }

@@ -13,8 +13,8 @@ struct rig_options rig_on_disk(const struct rig_options *options)
     o.device = "host-discrete:64M";
     o.disk_bytes = 16 << 20;
     rig_open(&rig, &o); /* without host_bytes: in memory, to learn how large blocks are */
-    o.host_bytes = (qyi_home_disk_least(rig.cache) + 1) * rig.cache->layout.block_bytes;
-    assert_null(rig.cache->disk.file);
+    o.host_bytes = (qyi_home_far_least(rig.cache) + 1) * rig.cache->layout.block_bytes;
+    assert_null(rig.cache->far.store);
     rig_close(&rig);
     o.device_bytes = tier_least_bytes(&o);
     return o;
@@ -31,7 +31,7 @@ void rig_verify(const struct qy_sequence *seq)
 
 void rig_expect_disk_sound(const struct qy_cache *cache)
 {
-    const struct qyi_home_disk *d = &cache->disk;
+    const struct qyi_home_far *d = &cache->far;
     uint32_t frames = 0;
     uint32_t slots = 0;
     uint32_t ids = 0;
@@ -49,7 +49,7 @@ void rig_expect_disk_sound(const struct qy_cache *cache)
         ids += seq->n_blocks;
         frames += seq->n_blocks - down;
     }
-    for (uint32_t i = 0; i < QYI_DISK_WRITES; i++) {
+    for (uint32_t i = 0; i < QYI_FAR_WRITES; i++) {
         slots += d->writes[i].busy != 0;
     }
     assert_int_equal(ids, cache->home.n_ids - cache->home.n_free_ids);

@@ -23,7 +23,7 @@ struct fixture {
     struct qy_runtime rt;
     char folder[64];
     enum qyi_disk_choice engine;
-    struct qyi_disk *disk;
+    struct qyi_store *store;
     uint8_t *memory; /* [PAGES] */
 };
 
@@ -36,13 +36,13 @@ static void open_disk(struct fixture *f, enum qyi_disk_choice engine)
                                            .bytes = (uint64_t)PAGES * QYI_DISK_PAGE,
                                            .engine = engine};
     struct qy_error err = {0};
-    struct qyi_disk_stats stats;
+    struct qyi_store_stats stats;
 
     f->engine = engine;
-    if (qyi_disk_open(&params, &f->disk, &err) != QY_OK) {
+    if (qyi_disk_open(&params, &f->store, &err) != QY_OK) {
         fail_msg("%s", err.text);
     }
-    qyi_disk_stats(f->disk, &stats);
+    stats = *qyi_store_stats(f->store);
     assert_int_equal(stats.uring, engine == QYI_DISK_URING);
     assert_int_equal(stats.reads, 0);
 }
@@ -79,7 +79,7 @@ static int teardown(void **state)
 {
     struct fixture *f = *state;
 
-    qyi_disk_close(f->disk);
+    qyi_store_close(f->store);
     assert_int_equal(n_files(f->folder), 0);
     rmdir(f->folder);
     qy_free(&f->rt.mem, f->memory);
@@ -100,21 +100,21 @@ static void fill(uint8_t *to, size_t at, size_t n, uint32_t seed)
     }
 }
 
-static struct qyi_disk_request request(struct fixture *f, enum qyi_disk_op op, uint32_t page,
-                                       uint32_t n)
+static struct qyi_store_request request(struct fixture *f, enum qyi_store_op op, uint32_t page,
+                                        uint32_t n)
 {
-    return (struct qyi_disk_request){.op = op,
-                                     .at = (uint64_t)page * QYI_DISK_PAGE,
-                                     .data = f->memory + (size_t)page * QYI_DISK_PAGE,
-                                     .bytes = (size_t)n * QYI_DISK_PAGE};
+    return (struct qyi_store_request){.op = op,
+                                      .at = (uint64_t)page * QYI_DISK_PAGE,
+                                      .data = f->memory + (size_t)page * QYI_DISK_PAGE,
+                                      .bytes = (size_t)n * QYI_DISK_PAGE};
 }
 
-static enum qy_status run(struct fixture *f, struct qyi_disk_request *requests, uint32_t n)
+static enum qy_status run(struct fixture *f, struct qyi_store_request *requests, uint32_t n)
 {
-    struct qyi_disk_batch batch = {.requests = requests, .n = n};
+    struct qyi_store_batch batch = {.requests = requests, .n = n};
 
-    assert_int_equal(qyi_disk_submit(f->disk, &batch), QY_OK);
-    const enum qy_status st = qyi_disk_wait(f->disk, &batch, (uint64_t)60 * SECOND);
+    assert_int_equal(qyi_store_submit(f->store, &batch), QY_OK);
+    const enum qy_status st = qyi_store_wait(f->store, &batch, (uint64_t)60 * SECOND);
     assert_int_equal(batch.n_left, 0);
     assert_int_equal(batch.failed, st != QY_OK);
     return st;
@@ -133,24 +133,24 @@ static void expect_pages(struct fixture *f, uint32_t page, uint32_t n, uint32_t 
 
 static void many_requests(struct fixture *f)
 {
-    struct qyi_disk_request *requests = calloc(N_MANY, sizeof(*requests));
-    struct qyi_disk_stats stats;
+    struct qyi_store_request *requests = calloc(N_MANY, sizeof(*requests));
+    struct qyi_store_stats stats;
 
     assert_non_null(requests);
     fill(f->memory, 0, (size_t)PAGES * QYI_DISK_PAGE, 1);
     for (uint32_t i = 0; i < N_MANY; i++) { /* of 1, 2, 3 pages, in an order of their own */
-        requests[i] = request(f, QYI_DISK_WRITE, i * 7 % N_MANY * 3, i % 3 + 1);
+        requests[i] = request(f, QYI_STORE_WRITE, i * 7 % N_MANY * 3, i % 3 + 1);
     }
     assert_int_equal(run(f, requests, N_MANY), QY_OK);
     memset(f->memory, 0, (size_t)PAGES * QYI_DISK_PAGE);
     for (uint32_t i = 0; i < N_MANY; i++) {
-        requests[i] = request(f, QYI_DISK_READ, i * 7 % N_MANY * 3, i % 3 + 1);
+        requests[i] = request(f, QYI_STORE_READ, i * 7 % N_MANY * 3, i % 3 + 1);
     }
     assert_int_equal(run(f, requests, N_MANY), QY_OK);
     for (uint32_t i = 0; i < N_MANY; i++) {
         expect_pages(f, i * 7 % N_MANY * 3, i % 3 + 1, 1);
     }
-    qyi_disk_stats(f->disk, &stats);
+    stats = *qyi_store_stats(f->store);
     assert_int_equal(stats.reads, N_MANY);
     assert_int_equal(stats.writes, N_MANY);
     assert_int_equal(stats.read_bytes, stats.written_bytes);
@@ -162,62 +162,62 @@ static void many_requests(struct fixture *f)
 /* Two batches under way: the later one may be waited for first. */
 static void two_batches(struct fixture *f)
 {
-    struct qyi_disk_request a[2] = {request(f, QYI_DISK_WRITE, 0, 4),
-                                    request(f, QYI_DISK_WRITE, 8, 4)};
-    struct qyi_disk_request b[1] = {request(f, QYI_DISK_WRITE, 16, 4)};
-    struct qyi_disk_batch first = {.requests = a, .n = 2};
-    struct qyi_disk_batch second = {.requests = b, .n = 1};
+    struct qyi_store_request a[2] = {request(f, QYI_STORE_WRITE, 0, 4),
+                                     request(f, QYI_STORE_WRITE, 8, 4)};
+    struct qyi_store_request b[1] = {request(f, QYI_STORE_WRITE, 16, 4)};
+    struct qyi_store_batch first = {.requests = a, .n = 2};
+    struct qyi_store_batch second = {.requests = b, .n = 1};
 
-    assert_int_equal(qyi_disk_submit(f->disk, &first), QY_OK);
-    assert_int_equal(qyi_disk_submit(f->disk, &second), QY_OK);
-    assert_int_equal(qyi_disk_wait(f->disk, &second, (uint64_t)60 * SECOND), QY_OK);
-    assert_int_equal(qyi_disk_wait(f->disk, &first, (uint64_t)60 * SECOND), QY_OK);
+    assert_int_equal(qyi_store_submit(f->store, &first), QY_OK);
+    assert_int_equal(qyi_store_submit(f->store, &second), QY_OK);
+    assert_int_equal(qyi_store_wait(f->store, &second, (uint64_t)60 * SECOND), QY_OK);
+    assert_int_equal(qyi_store_wait(f->store, &first, (uint64_t)60 * SECOND), QY_OK);
 }
 
 static void faults(struct fixture *f)
 {
-    struct qyi_disk_request requests[3];
-    struct qyi_disk_stats stats;
+    struct qyi_store_request requests[3];
+    struct qyi_store_stats stats;
 
     fill(f->memory, 0, (size_t)64 * QYI_DISK_PAGE, 2);
     for (uint32_t i = 0; i < 3; i++) {
-        requests[i] = request(f, QYI_DISK_WRITE, i * 8, 5);
+        requests[i] = request(f, QYI_STORE_WRITE, i * 8, 5);
     }
-    qyi_disk_inject(f->disk, QYI_DISK_FAULT_WRITE, 1);
+    qyi_disk_inject(f->store, QYI_DISK_FAULT_WRITE, 1);
     assert_int_equal(run(f, requests, 3), QY_ERR_DEVICE);
     assert_int_equal(requests[0].error, 0);
     assert_int_equal(requests[1].error, ENOSPC);
     assert_int_equal(requests[1].batch->first_bad, 1);
-    qyi_disk_inject(f->disk, QYI_DISK_FAULT_SHORT, 2);
+    qyi_disk_inject(f->store, QYI_DISK_FAULT_SHORT, 2);
     assert_int_equal(run(f, requests, 3), QY_OK);
 
     memset(f->memory, 0, (size_t)64 * QYI_DISK_PAGE);
     for (uint32_t i = 0; i < 3; i++) {
-        requests[i].op = QYI_DISK_READ;
+        requests[i].op = QYI_STORE_READ;
     }
-    qyi_disk_inject(f->disk, QYI_DISK_FAULT_READ, 2);
+    qyi_disk_inject(f->store, QYI_DISK_FAULT_READ, 2);
     assert_int_equal(run(f, requests, 3), QY_ERR_DEVICE);
     assert_int_equal(requests[2].error, EIO);
-    qyi_disk_inject(f->disk, QYI_DISK_FAULT_SHORT, 0);
+    qyi_disk_inject(f->store, QYI_DISK_FAULT_SHORT, 0);
     assert_int_equal(run(f, requests, 3), QY_OK);
     for (uint32_t i = 0; i < 3; i++) {
         expect_pages(f, i * 8, 5, 2);
     }
-    qyi_disk_stats(f->disk, &stats);
+    stats = *qyi_store_stats(f->store);
     assert_int_equal(stats.failures, 2);
 }
 
 static void stalls(struct fixture *f)
 {
-    struct qyi_disk_request requests[2] = {request(f, QYI_DISK_READ, 0, 1),
-                                           request(f, QYI_DISK_READ, 4, 1)};
-    struct qyi_disk_batch batch = {.requests = requests, .n = 2};
+    struct qyi_store_request requests[2] = {request(f, QYI_STORE_READ, 0, 1),
+                                            request(f, QYI_STORE_READ, 4, 1)};
+    struct qyi_store_batch batch = {.requests = requests, .n = 2};
 
-    qyi_disk_inject(f->disk, QYI_DISK_FAULT_STALL, 1);
-    assert_int_equal(qyi_disk_submit(f->disk, &batch), QY_OK);
-    assert_int_equal(qyi_disk_wait(f->disk, &batch, SECOND / 50), QY_ERR_TIMEOUT);
+    qyi_disk_inject(f->store, QYI_DISK_FAULT_STALL, 1);
+    assert_int_equal(qyi_store_submit(f->store, &batch), QY_OK);
+    assert_int_equal(qyi_store_wait(f->store, &batch, SECOND / 50), QY_ERR_TIMEOUT);
     assert_int_equal(batch.n_left, 1);
-    assert_int_equal(qyi_disk_reset(f->disk, (uint64_t)60 * SECOND), QY_OK);
+    assert_int_equal(qyi_store_reset(f->store, (uint64_t)60 * SECOND), QY_OK);
     assert_int_equal(batch.n_left, 0);
     assert_int_equal(requests[0].error, 0);
     assert_int_equal(requests[1].error, ECANCELED);
@@ -226,8 +226,8 @@ static void stalls(struct fixture *f)
 
 static void refuses(struct fixture *f)
 {
-    const struct qyi_disk_request good = request(f, QYI_DISK_READ, PAGES - 1, 1);
-    struct qyi_disk_request bad[5];
+    const struct qyi_store_request good = request(f, QYI_STORE_READ, PAGES - 1, 1);
+    struct qyi_store_request bad[5];
 
     for (int i = 0; i < 5; i++) {
         bad[i] = good;
@@ -238,9 +238,9 @@ static void refuses(struct fixture *f)
     bad[3].bytes = (size_t)2 * QYI_DISK_PAGE; /* beyond the end */
     bad[4].data = f->memory + 64;
     for (int i = 0; i < 5; i++) {
-        struct qyi_disk_batch batch = {.requests = &bad[i], .n = 1};
+        struct qyi_store_batch batch = {.requests = &bad[i], .n = 1};
 
-        assert_int_equal(qyi_disk_submit(f->disk, &batch), QY_ERR_INVALID);
+        assert_int_equal(qyi_store_submit(f->store, &batch), QY_ERR_INVALID);
     }
     bad[0] = good;
     assert_int_equal(run(f, bad, 1), QY_OK);
@@ -250,11 +250,11 @@ static void file_is_private(struct fixture *f)
 {
     struct stat st;
 
-    assert_int_equal(fstat(qyi_disk_descriptor(f->disk), &st), 0);
+    assert_int_equal(fstat(qyi_disk_descriptor(f->store), &st), 0);
     assert_int_equal(st.st_mode & 0777, 0600);
     assert_int_equal(st.st_nlink, 0);
     assert_true(st.st_size == PAGES * QYI_DISK_PAGE && st.st_blocks * 512 >= st.st_size);
-    assert_true(fcntl(qyi_disk_descriptor(f->disk), F_GETFD) & FD_CLOEXEC);
+    assert_true(fcntl(qyi_disk_descriptor(f->store), F_GETFD) & FD_CLOEXEC);
     assert_int_equal(n_files(f->folder), 0);
 }
 
@@ -263,8 +263,8 @@ static void with_each_engine(struct fixture *f, void (*run_case)(struct fixture 
     open_disk(f, QYI_DISK_THREADS);
     run_case(f);
     if (has_uring) {
-        qyi_disk_close(f->disk);
-        f->disk = NULL;
+        qyi_store_close(f->store);
+        f->store = NULL;
         open_disk(f, QYI_DISK_URING);
         run_case(f);
     }
@@ -306,11 +306,11 @@ static void disk_open_says_what_is_wrong(void **state)
     struct qyi_disk_params params = {.rt = &f->rt, .folder = "/proc/self", .bytes = 1 << 20};
     struct qy_error err = {0};
 
-    assert_int_equal(qyi_disk_open(&params, &f->disk, &err), QY_ERR_CONFIG);
+    assert_int_equal(qyi_disk_open(&params, &f->store, &err), QY_ERR_CONFIG);
     assert_non_null(strstr(err.text, "cache.disk_path '/proc/self'"));
     params.folder = f->folder;
     params.bytes = (uint64_t)1 << 60; /* no disk has it */
-    assert_int_equal(qyi_disk_open(&params, &f->disk, &err), QY_ERR_NOMEM);
+    assert_int_equal(qyi_disk_open(&params, &f->store, &err), QY_ERR_NOMEM);
     assert_non_null(strstr(err.text, "cache.disk_bytes"));
     assert_int_equal(n_files(f->folder), 0);
 }
@@ -330,11 +330,11 @@ static void disk_open_survives_every_failed_allocation(void **state)
                                                    .folder = f->folder,
                                                    .bytes = (uint64_t)4 * QYI_DISK_PAGE,
                                                    .engine = (enum qyi_disk_choice)engine};
-            struct qyi_disk *disk = NULL;
+            struct qyi_store *disk = NULL;
             const enum qy_status st = qyi_disk_open(&params, &disk, NULL);
 
             if (st == QY_OK) {
-                qyi_disk_close(disk);
+                qyi_store_close(disk);
             }
             assert_int_equal(fail.live, 0);
             if (fail.calls <= n) {
@@ -350,14 +350,14 @@ static int look_for_uring(void)
     const struct qy_runtime rt = {.mem = qy_allocator_system(), .log = {.level = QY_LOG_ERROR}};
     const struct qyi_disk_params params = {
         .rt = &rt, .folder = "/var/tmp", .bytes = QYI_DISK_PAGE, .engine = QYI_DISK_URING};
-    struct qyi_disk *disk = NULL;
+    struct qyi_store *disk = NULL;
     struct qy_error err = {0};
     const enum qy_status st = qyi_disk_open(&params, &disk, &err);
 
     if (st != QY_OK) {
         print_message("%s\n", err.text);
     }
-    qyi_disk_close(disk);
+    qyi_store_close(disk);
     return st == QY_OK;
 }
 

@@ -62,7 +62,7 @@ static void disk_a_read_that_fails_fails_one_step(void **state)
             const int kind = i % 3;
 
             assert_int_equal(tier_try_step(&p.good, p.want, p.a), QY_OK);
-            qyi_disk_inject(p.bad.cache->disk.file, faults[kind], (uint32_t)i % 2);
+            qyi_disk_inject(p.bad.cache->far.store, faults[kind], (uint32_t)i % 2);
             enum qy_status st = tier_try_step(&p.bad, p.have, p.b);
             if (st != QY_OK) {
                 assert_int_equal(st, expected[kind]);
@@ -73,7 +73,7 @@ static void disk_a_read_that_fails_fails_one_step(void **state)
                 assert_string_equal(qy_cache_fault(p.bad.cache), "");
             }
             assert_int_equal(st, QY_OK);
-            qyi_disk_inject(p.bad.cache->disk.file, QYI_DISK_FAULT_NONE, 0);
+            qyi_disk_inject(p.bad.cache->far.store, QYI_DISK_FAULT_NONE, 0);
             assert_memory_equal(p.a, p.b, sizeof(p.a));
         }
         close_pair(&p);
@@ -93,14 +93,14 @@ static void disk_a_changed_byte_is_found(void **state)
     o.policy = "dense";
     open_pair(&p, &o);
     assert_true(p.have[0]->n_down > 0);
-    const struct qyi_home_disk *d = &p.bad.cache->disk;
+    const struct qyi_home_far *d = &p.bad.cache->far;
     uint32_t b = 0;
     while (p.have[0]->homes[b]) {
         b++;
     }
     const off_t at =
         (off_t)(d->slots[p.have[0]->blocks[b]] - 1) * (off_t)p.bad.cache->layout.block_bytes;
-    const int fd = qyi_disk_descriptor(d->file);
+    const int fd = qyi_disk_descriptor(d->store);
     assert_int_equal(pread(fd, pages[0], QYI_DISK_PAGE, at), QYI_DISK_PAGE);
     memcpy(pages[1], pages[0], QYI_DISK_PAGE);
     pages[1][77] ^= 4;
@@ -134,7 +134,7 @@ static void disk_a_write_that_fails_is_done_later(void **state)
     open_pair(&p, &o);
     for (int i = 0; i < 150; i++) {
         if (i % 10 == 0) {
-            qyi_disk_inject(p.bad.cache->disk.file,
+            qyi_disk_inject(p.bad.cache->far.store,
                             i < 75 ? QYI_DISK_FAULT_WRITE : QYI_DISK_FAULT_NONE, 0);
         }
         assert_int_equal(tier_try_step(&p.good, p.want, p.a), QY_OK);

@@ -87,7 +87,7 @@ static void expect_same(const struct rig_options *options, const char *what, flo
         rig_open(&rig, &o);
         if (i == 2) { /* the least staging: rounds */
             for (int m = 0; m < QY_MICRO_BATCHES; m++) {
-                rig.cache->disk.rows[m].reads.bytes =
+                rig.cache->far.rows[m].reads.bytes =
                     rig.cache->layout.slab_bytes + (size_t)2 * QYI_DISK_PAGE;
             }
         }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Reads of the disk tier: lists of them, checked by page when they have arrived; blocks that come up to
- * host memory whole; copies and checks of blocks that lie in the file. See home_disk.h.
+ * host memory whole; copies and checks of blocks that lie in the file. See home_far.h.
  */
 #include "offload/cache.h"
 
@@ -9,73 +9,76 @@
 
 /* ---- lists of reads ------------------------------------------------------------------------- */
 
-static uint64_t file_at(const struct qy_sequence *seq, uint32_t b)
+static uint32_t slot_of(const struct qy_sequence *seq, uint32_t b)
 {
-    const struct qy_cache *cache = seq->cache;
-
-    return (uint64_t)(cache->disk.slots[seq->blocks[b]] - 1) * cache->layout.block_bytes;
+    return seq->cache->far.slots[seq->blocks[b]] - 1;
 }
 
-const uint8_t *qyi_disk_reads_add(struct qyi_disk_reads *reads, const struct qy_sequence *seq,
-                                  uint32_t b, size_t at, size_t bytes)
+const uint8_t *qyi_far_reads_add(struct qyi_far_reads *reads, const struct qy_sequence *seq,
+                                 uint32_t b, size_t at, size_t bytes)
 {
-    const size_t begin = at / QYI_DISK_PAGE * QYI_DISK_PAGE;
-    const size_t end = (at + bytes + QYI_DISK_PAGE - 1) / QYI_DISK_PAGE * QYI_DISK_PAGE;
+    const size_t granule = seq->cache->far.store->granule;
+    const size_t begin = at / granule * granule;
+    const size_t end = (at + bytes + granule - 1) / granule * granule;
 
     if (reads->n == reads->capacity || end - begin > reads->bytes - reads->used) {
         return NULL;
     }
     uint8_t *to = reads->staging + reads->used;
-    reads->requests[reads->n] = (struct qyi_disk_request){
-        .op = QYI_DISK_READ, .at = file_at(seq, b) + begin, .data = to, .bytes = end - begin};
+    reads->requests[reads->n] = (struct qyi_store_request){.op = QYI_STORE_READ,
+                                                           .slot = slot_of(seq, b),
+                                                           .at = begin,
+                                                           .data = to,
+                                                           .bytes = end - begin};
     reads->seqs[reads->n] = seq;
     reads->blocks[reads->n++] = b;
     reads->used += end - begin;
     return to + (at - begin);
 }
 
-enum qy_status qyi_disk_reads_start(struct qy_cache *cache, struct qyi_disk_reads *reads)
+enum qy_status qyi_far_reads_start(struct qy_cache *cache, struct qyi_far_reads *reads)
 {
-    struct qyi_home_disk *d = &cache->disk;
+    struct qyi_home_far *d = &cache->far;
 
-    reads->batch = (struct qyi_disk_batch){.requests = reads->requests, .n = reads->n};
-    enum qy_status st = qyi_disk_submit(d->file, &reads->batch);
+    reads->batch = (struct qyi_store_batch){.requests = reads->requests, .n = reads->n};
+    enum qy_status st = qyi_store_submit(d->store, &reads->batch);
     if (st == QY_ERR_DEVICE) { /* a stall of before: is it over? */
-        st = qyi_disk_reset(d->file, d->timeout_ns);
-        st = st == QY_OK ? qyi_disk_submit(d->file, &reads->batch) : st;
+        st = qyi_store_reset(d->store, d->timeout_ns);
+        st = st == QY_OK ? qyi_store_submit(d->store, &reads->batch) : st;
     }
     if (st != QY_OK) {
         reads->batch.n = 0;
         reads->batch.n_left = 0;
-        return qyi_home_disk_failed(cache, st, reads->seqs[0], reads->blocks[0],
-                                    reads->requests[0].at, "an earlier request is still stalled");
+        return qyi_home_far_failed(cache, st, reads->seqs[0], reads->blocks[0],
+                                   "an earlier request is still stalled");
     }
     return QY_OK;
 }
 
 /* QY_ERR_CORRUPT: a page is not what was written. */
-static enum qy_status check_pages(struct qy_cache *cache, const struct qyi_disk_reads *reads,
+static enum qy_status check_pages(struct qy_cache *cache, const struct qyi_far_reads *reads,
                                   uint32_t i)
 {
-    const struct qyi_disk_request *r = &reads->requests[i];
+    const struct qyi_store_request *r = &reads->requests[i];
 
-    for (size_t at = 0; at < r->bytes; at += QYI_DISK_PAGE) {
-        const uint64_t page = (r->at + at) / QYI_DISK_PAGE;
+    const struct qyi_home_far *d = &cache->far;
+    const size_t granule = d->store->granule;
 
-        if (qy_checksum((const uint8_t *)r->data + at, QYI_DISK_PAGE, page) !=
-            cache->disk.sums[page]) {
-            return qyi_home_disk_failed(cache, QY_ERR_CORRUPT, reads->seqs[i], reads->blocks[i],
-                                        r->at + at,
-                                        "the page is not what was written; try again, or compute "
-                                        "the sequence again from its token ids");
+    for (size_t at = 0; d->sums && at < r->bytes; at += granule) {
+        const uint64_t page = (uint64_t)r->slot * d->slot_pages + (r->at + at) / granule;
+
+        if (qy_checksum((const uint8_t *)r->data + at, granule, page) != d->sums[page]) {
+            return qyi_home_far_failed(cache, QY_ERR_CORRUPT, reads->seqs[i], reads->blocks[i],
+                                       "the page is not what was written; try again, or compute "
+                                       "the sequence again from its token ids");
         }
     }
     return QY_OK;
 }
 
-enum qy_status qyi_disk_reads_wait(struct qy_cache *cache, struct qyi_disk_reads *reads)
+enum qy_status qyi_far_reads_wait(struct qy_cache *cache, struct qyi_far_reads *reads)
 {
-    enum qy_status st = qyi_disk_wait(cache->disk.file, &reads->batch, cache->disk.timeout_ns);
+    enum qy_status st = qyi_store_wait(cache->far.store, &reads->batch, cache->far.timeout_ns);
 
     if (st != QY_OK) {
         uint32_t bad = st == QY_ERR_TIMEOUT ? 0 : reads->batch.first_bad;
@@ -84,10 +87,10 @@ enum qy_status qyi_disk_reads_wait(struct qy_cache *cache, struct qyi_disk_reads
                reads->requests[bad].done == reads->requests[bad].bytes) {
             bad++;
         }
-        return qyi_home_disk_failed(
-            cache, st, reads->seqs[bad], reads->blocks[bad], reads->requests[bad].at,
-            st == QY_ERR_TIMEOUT ? "not read within cache.copy_timeout_ms; try again"
-                                 : strerror(reads->requests[bad].error));
+        return qyi_home_far_failed(cache, st, reads->seqs[bad], reads->blocks[bad],
+                                   st == QY_ERR_TIMEOUT
+                                       ? "not read within cache.copy_timeout_ms; try again"
+                                       : strerror(reads->requests[bad].error));
     }
     for (uint32_t i = 0; st == QY_OK && i < reads->n; i++) {
         st = check_pages(cache, reads, i);
@@ -95,28 +98,28 @@ enum qy_status qyi_disk_reads_wait(struct qy_cache *cache, struct qyi_disk_reads
     return st;
 }
 
-static void clear_reads(struct qyi_disk_reads *reads)
+static void clear_reads(struct qyi_far_reads *reads)
 {
     reads->n = 0;
     reads->used = 0;
 }
 
-enum qy_status qyi_home_disk_drop(struct qy_cache *cache)
+enum qy_status qyi_home_far_drop(struct qy_cache *cache)
 {
-    struct qyi_home_disk *d = &cache->disk;
+    struct qyi_home_far *d = &cache->far;
     int pending = 0;
 
-    if (!d->file) {
+    if (!d->store) {
         return QY_OK;
     }
     for (int i = 0; i < QY_MICRO_BATCHES; i++) {
         pending |= d->rows[i].active;
         d->rows[i].active = 0;
     }
-    for (int i = 0; i < QYI_DISK_PARTS; i++) {
+    for (int i = 0; i < QYI_FAR_PARTS; i++) {
         pending |= d->parts[i].batch.n_left > 0;
     }
-    return pending ? qyi_disk_reset(d->file, d->timeout_ns) : QY_OK;
+    return pending ? qyi_store_reset(d->store, d->timeout_ns) : QY_OK;
 }
 
 /* Bytes of a block, now; NULL, and *st says why. They are there until the next call. */
@@ -124,16 +127,16 @@ static const uint8_t *read_now(const struct qy_sequence *seq, uint32_t b, size_t
                                enum qy_status *st)
 {
     struct qy_cache *cache = seq->cache;
-    struct qyi_disk_reads *reads = &cache->disk.parts[0];
+    struct qyi_far_reads *reads = &cache->far.parts[0];
 
     clear_reads(reads);
-    const uint8_t *where = qyi_disk_reads_add(reads, seq, b, at, bytes);
-    *st = where ? qyi_disk_reads_start(cache, reads) : QY_ERR_NOMEM;
+    const uint8_t *where = qyi_far_reads_add(reads, seq, b, at, bytes);
+    *st = where ? qyi_far_reads_start(cache, reads) : QY_ERR_NOMEM;
     if (*st == QY_OK) {
-        *st = qyi_disk_reads_wait(cache, reads);
+        *st = qyi_far_reads_wait(cache, reads);
     }
     if (*st != QY_OK) {
-        const enum qy_status drop = qyi_home_disk_drop(cache);
+        const enum qy_status drop = qyi_home_far_drop(cache);
         *st = drop == QY_OK ? *st : drop;
         return NULL;
     }
@@ -145,20 +148,20 @@ static enum qy_status read_block(const struct qy_sequence *seq, uint32_t b, uint
 {
     struct qy_cache *cache = seq->cache;
     const struct qyi_layout *l = &cache->layout;
-    struct qyi_disk_request request = {
-        .op = QYI_DISK_READ, .at = file_at(seq, b), .data = to, .bytes = l->block_bytes};
-    struct qyi_disk_reads reads = {
+    struct qyi_store_request request = {
+        .op = QYI_STORE_READ, .slot = slot_of(seq, b), .data = to, .bytes = l->block_bytes};
+    struct qyi_far_reads reads = {
         .requests = &request, .seqs = &seq, .blocks = &b, .n = 1, .capacity = 1};
-    enum qy_status st = qyi_disk_reads_start(cache, &reads);
+    enum qy_status st = qyi_far_reads_start(cache, &reads);
 
     if (st == QY_OK) {
-        st = qyi_disk_reads_wait(cache, &reads);
+        st = qyi_far_reads_wait(cache, &reads);
     }
-    while (reads.batch.n_left > 0 && qyi_disk_reset(cache->disk.file, UINT64_MAX) != QY_OK) {
+    while (reads.batch.n_left > 0 && qyi_store_reset(cache->far.store, UINT64_MAX) != QY_OK) {
         /* the request lies on this stack, and its memory is a frame */
     }
     if (st == QY_OK) {
-        memcpy(qyi_block_footer(l, to), qyi_home_disk_footer(seq, b), cache->disk.footer_bytes);
+        memcpy(qyi_block_footer(l, to), qyi_home_far_footer(seq, b), cache->far.footer_bytes);
     }
     return st;
 }
@@ -181,23 +184,23 @@ static enum qy_status raise(struct qy_sequence *seq, uint32_t b)
         qyi_home_give_frame(home, id);
         return st;
     }
-    qyi_home_disk_forget(seq, b);
+    qyi_home_far_forget(seq, b);
     seq->homes[b] = frame;
     seq->addresses[b] = frame;
     return QY_OK;
 }
 
-enum qy_status qyi_home_disk_bring(struct qy_sequence *seq, uint32_t below, uint32_t *from)
+enum qy_status qyi_home_far_bring(struct qy_sequence *seq, uint32_t below, uint32_t *from)
 {
     struct qy_cache *cache = seq->cache;
-    const uint32_t hot = qyi_home_disk_hot(seq) >> cache->layout.shift;
+    const uint32_t hot = qyi_home_far_hot(seq) >> cache->layout.shift;
 
-    for (uint32_t b = seq->n_blocks; cache->disk.file && b-- > hot;) {
-        qyi_home_disk_keep(seq, b);
+    for (uint32_t b = seq->n_blocks; cache->far.store && b-- > hot;) {
+        qyi_home_far_keep(seq, b);
         if (seq->homes[b]) {
             continue;
         }
-        enum qy_status st = qyi_home_disk_frame(cache);
+        enum qy_status st = qyi_home_far_frame(cache);
         if (st == QY_OK) {
             st = raise(seq, b);
         }
@@ -224,7 +227,7 @@ enum qy_status qyi_home_disk_bring(struct qy_sequence *seq, uint32_t below, uint
 
 /* ---- copies and checks ----------------------------------------------------------------------- */
 
-enum qy_status qyi_home_disk_copy(struct qy_sequence *dst, const struct qy_sequence *src)
+enum qy_status qyi_home_far_copy(struct qy_sequence *dst, const struct qy_sequence *src)
 {
     struct qy_cache *cache = dst->cache;
     const struct qyi_layout *l = &cache->layout;
@@ -234,7 +237,7 @@ enum qy_status qyi_home_disk_copy(struct qy_sequence *dst, const struct qy_seque
     for (uint32_t b = 0; st == QY_OK && b < n; b++) {
         const uint32_t tokens = b + 1 < n ? (b + 1) << l->shift : src->n_tokens;
 
-        st = qyi_home_disk_room(cache, 1);
+        st = qyi_home_far_room(cache, 1);
         if (st == QY_OK) {
             st = qyi_sequence_reserve(dst, tokens);
         }
@@ -250,7 +253,7 @@ enum qy_status qyi_home_disk_copy(struct qy_sequence *dst, const struct qy_seque
             footer->generation = cache->home.generations[dst->blocks[b]];
             dst->n_tokens = tokens; /* from now on the block may go down */
             dst->n_sealed = b < src->n_sealed ? b + 1 : src->n_sealed;
-            qyi_home_disk_touch(dst, b);
+            qyi_home_far_touch(dst, b);
         }
     }
     return st;
@@ -271,7 +274,7 @@ static uint32_t bad_slab(const uint8_t *slabs, size_t bytes, uint32_t n, const u
 static size_t bad_sum_of(const struct qy_sequence *seq, uint32_t b)
 {
     const struct qyi_layout *l = &seq->cache->layout;
-    const uint64_t *sums = (const uint64_t *)(const void *)(qyi_home_disk_footer(seq, b) + 1);
+    const uint64_t *sums = (const uint64_t *)(const void *)(qyi_home_far_footer(seq, b) + 1);
     const uint32_t n = l->n_kv_heads;
     enum qy_status st;
 
@@ -290,7 +293,7 @@ static size_t bad_sum_of(const struct qy_sequence *seq, uint32_t b)
     return SIZE_MAX;
 }
 
-size_t qyi_home_disk_bad_sum(const struct qy_sequence *seq, uint32_t first, uint32_t n)
+size_t qyi_home_far_bad_sum(const struct qy_sequence *seq, uint32_t first, uint32_t n)
 {
     for (uint32_t i = 0; seq->n_down > 0 && i < n; i++) {
         const size_t bad = seq->homes[first + i] ? SIZE_MAX : bad_sum_of(seq, first + i);

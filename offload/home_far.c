@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Opening and closing of the disk tier: the refusals, the file, its tables and staging. See home_disk.h. */
+/* Opening and closing of the disk tier: the refusals, the file, its tables and staging. See home_far.h. */
 #include "offload/cache.h"
 
 #include <stdio.h>
@@ -19,7 +19,7 @@ static int reads_rows(const struct qy_cache *cache)
     return !ops->reads_rows || ops->reads_rows(p->retrieval, (uint32_t)p->settings.window);
 }
 
-enum qy_status qyi_home_disk_check(const struct qy_cache *cache, struct qy_error *err)
+enum qy_status qyi_home_far_check(const struct qy_cache *cache, struct qy_error *err)
 {
     const struct qy_cache_params *p = &cache->params;
 
@@ -56,7 +56,7 @@ enum qy_status qyi_home_disk_check(const struct qy_cache *cache, struct qy_error
     return QY_OK;
 }
 
-uint64_t qyi_home_disk_blocks(const struct qy_cache *cache)
+uint64_t qyi_home_far_blocks(const struct qy_cache *cache)
 {
     return cache->params.settings.disk_bytes / cache->layout.block_bytes;
 }
@@ -97,10 +97,10 @@ static size_t footer_bytes(const struct qyi_layout *l)
 
 static size_t reads_bytes(void)
 {
-    return sizeof(struct qyi_disk_request) + sizeof(struct qy_sequence *) + sizeof(uint32_t);
+    return sizeof(struct qyi_store_request) + sizeof(struct qy_sequence *) + sizeof(uint32_t);
 }
 
-uint64_t qyi_home_disk_bytes(const struct qy_cache *cache, uint64_t n_slots, uint64_t n_ids)
+uint64_t qyi_home_far_bytes(const struct qy_cache *cache, uint64_t n_slots, uint64_t n_ids)
 {
     const struct qyi_layout *l = &cache->layout;
     const size_t items = qyi_cache_items(cache);
@@ -112,14 +112,14 @@ uint64_t qyi_home_disk_bytes(const struct qy_cache *cache, uint64_t n_slots, uin
                       l->block_bytes / QYI_DISK_PAGE * sizeof(uint64_t)) +
            n_ids * (2 * sizeof(uint32_t) + sizeof(uint64_t)) +
            QY_MICRO_BATCHES * (rows_bytes(cache) + MOST_READS * reads_bytes()) +
-           QYI_DISK_PARTS * (part_bytes(cache) + PART_READS * reads_bytes()) +
+           QYI_FAR_PARTS * (part_bytes(cache) + PART_READS * reads_bytes()) +
            items * (sizeof(uint32_t) + cache->max_blocks * sizeof(uint8_t *) +
                     sizeof(struct qy_gather_item)) +
            (uint64_t)2 * cache->ids_capacity * sizeof(uint32_t);
 }
 
 static int open_reads(const struct qy_allocator *mem, uint32_t capacity, size_t bytes,
-                      struct qyi_disk_reads *r)
+                      struct qyi_far_reads *r)
 {
     r->capacity = capacity;
     r->bytes = bytes;
@@ -130,7 +130,7 @@ static int open_reads(const struct qy_allocator *mem, uint32_t capacity, size_t 
     return !r->requests || !r->seqs || !r->blocks || !r->staging;
 }
 
-static void close_reads(const struct qy_allocator *mem, struct qyi_disk_reads *r)
+static void close_reads(const struct qy_allocator *mem, struct qyi_far_reads *r)
 {
     qy_free(mem, r->staging);
     qy_free(mem, r->blocks);
@@ -143,7 +143,7 @@ static int open_lists(struct qy_cache *cache)
     const struct qy_allocator *mem = &cache->rt->mem;
     const size_t items = qyi_cache_items(cache);
     const size_t ids = cache->home.n_ids;
-    struct qyi_home_disk *d = &cache->disk;
+    struct qyi_home_far *d = &cache->far;
     int missing = 0;
 
     d->free_slots = qy_alloc_zero(mem, d->n_slots * sizeof(*d->free_slots));
@@ -158,24 +158,25 @@ static int open_lists(struct qy_cache *cache)
     for (int i = 0; i < QY_MICRO_BATCHES; i++) {
         missing |= open_reads(mem, MOST_READS, rows_bytes(cache), &d->rows[i].reads);
     }
-    for (int i = 0; i < QYI_DISK_PARTS; i++) {
+    for (int i = 0; i < QYI_FAR_PARTS; i++) {
         missing |= open_reads(mem, PART_READS, part_bytes(cache), &d->parts[i]);
     }
     return missing || !d->free_slots || !d->slots || !d->last_use || !d->footers || !d->sums ||
            !d->n_ram || !d->tables || !d->gathers || !d->scratch;
 }
 
-enum qy_status qyi_home_disk_open(struct qy_cache *cache, uint32_t n_slots, struct qy_error *err)
+enum qy_status qyi_home_far_open(struct qy_cache *cache, uint32_t n_slots, struct qy_error *err)
 {
     const struct qy_cache_settings *s = &cache->params.settings;
     const struct qyi_layout *l = &cache->layout;
-    struct qyi_home_disk *d = &cache->disk;
+    struct qyi_home_far *d = &cache->far;
     const uint32_t frames = qy_pool_total(cache->home.pool);
     const uint32_t step =
         cache->params.max_sequences + cache->params.max_step_tokens / l->block_tokens + 1;
     const struct qyi_disk_params params = {.rt = cache->rt,
                                            .folder = s->disk_path,
                                            .bytes = (uint64_t)n_slots * l->block_bytes,
+                                           .slot_bytes = l->block_bytes,
                                            .engine = (enum qyi_disk_choice)s->disk_engine};
 
     if (n_slots == 0) {
@@ -200,16 +201,16 @@ enum qy_status qyi_home_disk_open(struct qy_cache *cache, uint32_t n_slots, stru
     for (uint32_t i = 0; i < n_slots; i++) {
         d->free_slots[d->n_free++] = n_slots - 1 - i;
     }
-    return qyi_disk_open(&params, &d->file, err);
+    return qyi_disk_open(&params, &d->store, err);
 }
 
-void qyi_home_disk_close(struct qy_cache *cache)
+void qyi_home_far_close(struct qy_cache *cache)
 {
     const struct qy_allocator *mem = &cache->rt->mem;
-    struct qyi_home_disk *d = &cache->disk;
+    struct qyi_home_far *d = &cache->far;
 
-    qyi_disk_close(d->file);
-    for (int i = 0; i < QYI_DISK_PARTS; i++) {
+    qyi_store_close(d->store);
+    for (int i = 0; i < QYI_FAR_PARTS; i++) {
         close_reads(mem, &d->parts[i]);
     }
     for (int i = 0; i < QY_MICRO_BATCHES; i++) {
@@ -226,25 +227,23 @@ void qyi_home_disk_close(struct qy_cache *cache)
     qy_free(mem, d->free_slots);
 }
 
-struct qyi_footer *qyi_home_disk_footer(const struct qy_sequence *seq, uint32_t b)
+struct qyi_footer *qyi_home_far_footer(const struct qy_sequence *seq, uint32_t b)
 {
-    const struct qyi_home_disk *d = &seq->cache->disk;
+    const struct qyi_home_far *d = &seq->cache->far;
     const uint32_t slot = d->slots[seq->blocks[b]] - 1;
 
     return (struct qyi_footer *)(void *)(d->footers + slot * d->footer_bytes);
 }
 
-enum qy_status qyi_home_disk_failed(struct qy_cache *cache, enum qy_status status,
-                                    const struct qy_sequence *seq, uint32_t block, uint64_t at,
-                                    const char *why)
+enum qy_status qyi_home_far_failed(struct qy_cache *cache, enum qy_status status,
+                                   const struct qy_sequence *seq, uint32_t block, const char *why)
 {
-    snprintf(cache->disk.fault, sizeof(cache->disk.fault),
-             "disk: sequence %u block %u, at byte %llu of the file: %s", seq->slot, block,
-             (unsigned long long)at, why);
+    snprintf(cache->far.fault, sizeof(cache->far.fault), "%s: sequence %u block %u: %s",
+             cache->far.store->word, seq->slot, block, why);
     return status;
 }
 
 const char *qy_cache_fault(const struct qy_cache *cache)
 {
-    return cache->disk.fault;
+    return cache->far.fault;
 }

@@ -14,10 +14,10 @@ static size_t list_at(const struct qy_cache *cache, size_t place)
     return place * cache->ids_capacity;
 }
 
-uint32_t qyi_disk_rows_split(struct qy_cache *cache, uint32_t slice, uint32_t head)
+uint32_t qyi_far_rows_split(struct qy_cache *cache, uint32_t slice, uint32_t head)
 {
     struct qyi_tier *t = &cache->tier;
-    struct qyi_home_disk *d = &cache->disk;
+    struct qyi_home_far *d = &cache->far;
     const struct qy_sequence *seq = cache->step.slices[slice].seq;
     const size_t place = (size_t)slice * cache->layout.n_kv_heads + head;
     const uint32_t n = t->n_taken[place];
@@ -26,13 +26,13 @@ uint32_t qyi_disk_rows_split(struct qy_cache *cache, uint32_t slice, uint32_t he
     uint32_t n_ram = 0;
     uint32_t n_disk = 0;
 
-    if (!d->file) {
+    if (!d->store) {
         return n;
     }
     for (uint32_t i = 0; i < n; i++) {
         const uint32_t b = ids[i] >> cache->layout.shift;
 
-        qyi_home_disk_touch(seq, b);
+        qyi_home_far_touch(seq, b);
         if (seq->homes[b]) {
             ids[n_ram] = ids[i];
             slots[n_ram++] = slots[i];
@@ -50,31 +50,31 @@ uint32_t qyi_disk_rows_split(struct qy_cache *cache, uint32_t slice, uint32_t he
 }
 
 /* A place in the staging for the slab of a block. 0: no room. */
-static int place_slab(struct qy_cache *cache, struct qyi_disk_rows *rows, size_t place,
+static int place_slab(struct qy_cache *cache, struct qyi_far_rows *rows, size_t place,
                       uint32_t block)
 {
     const struct qyi_layout *l = &cache->layout;
     const size_t at = qyi_layout_home_at(l, rows->layer, (uint32_t)(place % l->n_kv_heads));
-    const size_t first = at / QYI_DISK_PAGE;
-    const size_t n =
-        (at + qyi_layout_home_slab(l, rows->layer) + QYI_DISK_PAGE - 1) / QYI_DISK_PAGE - first;
-    struct qyi_disk_reads *reads = &rows->reads;
+    const size_t granule = cache->far.store->granule;
+    const size_t first = at / granule;
+    const size_t n = (at + qyi_layout_home_slab(l, rows->layer) + granule - 1) / granule - first;
+    struct qyi_far_reads *reads = &rows->reads;
 
-    if (n * QYI_DISK_PAGE > reads->bytes - reads->used) {
+    if (n * granule > reads->bytes - reads->used) {
         return 0;
     }
     rows->block = block;
     rows->span = reads->staging + reads->used;
     rows->next_page = (uint32_t)first;
-    reads->used += n * QYI_DISK_PAGE;
+    reads->used += n * granule;
     /* where the block would begin; what is read of it lies behind */
-    cache->disk.tables[place * cache->max_blocks + block] =
-        (uint8_t *)((uintptr_t)rows->span - first * QYI_DISK_PAGE);
+    cache->far.tables[place * cache->max_blocks + block] =
+        (uint8_t *)((uintptr_t)rows->span - first * granule);
     return 1;
 }
 
 /* Puts the pages of a row into the list. 0: the list or the staging is full. */
-static int add_row(struct qy_cache *cache, struct qyi_disk_rows *rows, size_t place, uint32_t id)
+static int add_row(struct qy_cache *cache, struct qyi_far_rows *rows, size_t place, uint32_t id)
 {
     const struct qyi_layout *l = &cache->layout;
     const uint32_t b = id >> l->shift;
@@ -82,9 +82,10 @@ static int add_row(struct qy_cache *cache, struct qyi_disk_rows *rows, size_t pl
     const size_t slab = qyi_layout_home_at(l, rows->layer, (uint32_t)(place % l->n_kv_heads));
     const size_t row_bytes = qyi_layout_home_row(l, rows->layer);
     const size_t at = slab + (id & (l->block_tokens - 1)) * row_bytes;
-    struct qyi_disk_reads *reads = &rows->reads;
-    uint32_t page = (uint32_t)(at / QYI_DISK_PAGE);
-    const uint32_t end = (uint32_t)((at + row_bytes - 1) / QYI_DISK_PAGE) + 1;
+    struct qyi_far_reads *reads = &rows->reads;
+    const size_t granule = cache->far.store->granule;
+    uint32_t page = (uint32_t)(at / granule);
+    const uint32_t end = (uint32_t)((at + row_bytes - 1) / granule) + 1;
     const int known = rows->block == b;
 
     if (!known && !place_slab(cache, rows, place, b)) {
@@ -94,19 +95,18 @@ static int add_row(struct qy_cache *cache, struct qyi_disk_rows *rows, size_t pl
     if (page >= end) {
         return 1; /* read with the row before */
     }
-    const size_t bytes = (size_t)(end - page) * QYI_DISK_PAGE;
-    struct qyi_disk_request *last = reads->n > 0 ? &reads->requests[reads->n - 1] : NULL;
+    const size_t bytes = (size_t)(end - page) * granule;
+    struct qyi_store_request *last = reads->n > 0 ? &reads->requests[reads->n - 1] : NULL;
     if (known && last && page == rows->next_page) {
         last->bytes += bytes;
     } else if (reads->n == reads->capacity) {
         return 0;
     } else {
-        const uint64_t slot = cache->disk.slots[seq->blocks[b]] - 1;
-
-        reads->requests[reads->n] = (struct qyi_disk_request){
-            .op = QYI_DISK_READ,
-            .at = slot * l->block_bytes + (uint64_t)page * QYI_DISK_PAGE,
-            .data = rows->span + (size_t)(page - slab / QYI_DISK_PAGE) * QYI_DISK_PAGE,
+        reads->requests[reads->n] = (struct qyi_store_request){
+            .op = QYI_STORE_READ,
+            .slot = cache->far.slots[seq->blocks[b]] - 1,
+            .at = (uint64_t)page * granule,
+            .data = rows->span + (size_t)(page - slab / granule) * granule,
             .bytes = bytes};
         reads->seqs[reads->n] = seq;
         reads->blocks[reads->n++] = b;
@@ -115,7 +115,7 @@ static int add_row(struct qy_cache *cache, struct qyi_disk_rows *rows, size_t pl
     return 1;
 }
 
-static void add_gather(struct qy_cache *cache, struct qyi_disk_rows *rows, size_t first,
+static void add_gather(struct qy_cache *cache, struct qyi_far_rows *rows, size_t first,
                        uint32_t begin, uint32_t n)
 {
     struct qyi_tier *t = &cache->tier;
@@ -124,7 +124,7 @@ static void add_gather(struct qy_cache *cache, struct qyi_disk_rows *rows, size_
     const uint32_t head = rows->place % n_heads;
     const struct qy_sequence *seq = cache->step.slices[rows->place / n_heads].seq;
     struct qy_gather_item *item =
-        &cache->disk.gathers[(size_t)now->begin * n_heads + rows->n_gathers++];
+        &cache->far.gathers[(size_t)now->begin * n_heads + rows->n_gathers++];
 
     *item = (struct qy_gather_item){.rows = qyi_home_rows(seq, rows->layer, head),
                                     .ids = t->pull_ids + first + begin,
@@ -132,14 +132,14 @@ static void add_gather(struct qy_cache *cache, struct qyi_disk_rows *rows, size_
                                     .n = n,
                                     .stamp = qyi_tier_stamp(seq, rows->layer, head),
                                     .stamps = t->stamps};
-    item->rows.blocks = cache->disk.tables + (size_t)rows->place * cache->max_blocks;
+    item->rows.blocks = cache->far.tables + (size_t)rows->place * cache->max_blocks;
 }
 
 /* The next rows, as many as there is staging for: reads under way, and what is gathered then. */
-static enum qy_status start_round(struct qy_cache *cache, struct qyi_disk_rows *rows)
+static enum qy_status start_round(struct qy_cache *cache, struct qyi_far_rows *rows)
 {
     const struct qyi_tier *t = &cache->tier;
-    struct qyi_home_disk *d = &cache->disk;
+    struct qyi_home_far *d = &cache->far;
 
     rows->reads.n = 0;
     rows->reads.used = 0;
@@ -162,18 +162,18 @@ static enum qy_status start_round(struct qy_cache *cache, struct qyi_disk_rows *
             break;
         }
     }
-    return qyi_disk_reads_start(cache, &rows->reads);
+    return qyi_far_reads_start(cache, &rows->reads);
 }
 
-enum qy_status qyi_disk_rows_start(struct qy_cache *cache, uint32_t layer, int *any)
+enum qy_status qyi_far_rows_start(struct qy_cache *cache, uint32_t layer, int *any)
 {
     const struct qyi_micro_batch *now = qyi_step_now(cache);
     const uint32_t n_heads = cache->layout.n_kv_heads;
-    struct qyi_home_disk *d = &cache->disk;
-    struct qyi_disk_rows *rows = &d->rows[cache->step.now];
+    struct qyi_home_far *d = &cache->far;
+    struct qyi_far_rows *rows = &d->rows[cache->step.now];
 
     *any = 0;
-    for (uint32_t i = now->begin * n_heads; d->file && i < now->end * n_heads; i++) {
+    for (uint32_t i = now->begin * n_heads; d->store && i < now->end * n_heads; i++) {
         *any |= cache->tier.n_taken[i] > d->n_ram[i];
     }
     if (!*any) {
@@ -187,17 +187,17 @@ enum qy_status qyi_disk_rows_start(struct qy_cache *cache, uint32_t layer, int *
     return start_round(cache, rows);
 }
 
-enum qy_status qyi_disk_rows_wait(struct qy_cache *cache)
+enum qy_status qyi_far_rows_wait(struct qy_cache *cache)
 {
     const struct qyi_micro_batch *now = qyi_step_now(cache);
     struct qyi_tier *t = &cache->tier;
-    struct qyi_disk_rows *rows = &cache->disk.rows[cache->step.now];
+    struct qyi_far_rows *rows = &cache->far.rows[cache->step.now];
     const struct qy_gather_item *gathers =
-        cache->disk.gathers + (size_t)now->begin * cache->layout.n_kv_heads;
+        cache->far.gathers + (size_t)now->begin * cache->layout.n_kv_heads;
     enum qy_status st = QY_OK;
 
     while (st == QY_OK && rows->active) {
-        st = qyi_disk_reads_wait(cache, &rows->reads);
+        st = qyi_far_reads_wait(cache, &rows->reads);
         if (st == QY_OK) {
             st = qy_stream_gather(t->in, gathers, rows->n_gathers, t->rows);
             st = st == QY_AGAIN ? QY_ERR_DEVICE : st;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Blocks on their way down to the file: which, when, and what follows. See home_disk.h.
+ * Blocks on their way down to the file: which, when, and what follows. See home_far.h.
  *
  * A block goes down when it is sealed, holds neither sinks nor the window, and no other such block of
  * the cache was read longer ago (rows found on the device are not read). A frame is free, and zeroed,
@@ -14,7 +14,7 @@
  * pages are 16 tokens. */
 enum { WINDOW_SLACK = 16 };
 
-uint64_t qyi_home_disk_least(const struct qy_cache *cache)
+uint64_t qyi_home_far_least(const struct qy_cache *cache)
 {
     const struct qy_cache_params *p = &cache->params;
     const struct qyi_layout *l = &cache->layout;
@@ -25,16 +25,16 @@ uint64_t qyi_home_disk_least(const struct qy_cache *cache)
     return p->max_sequences * kept + qyi_layout_blocks(l, p->max_step_tokens) + 1;
 }
 
-uint32_t qyi_home_disk_hot(const struct qy_sequence *seq)
+uint32_t qyi_home_far_hot(const struct qy_sequence *seq)
 {
     const uint32_t hot = (uint32_t)seq->cache->params.settings.window + WINDOW_SLACK;
 
     return seq->n_tokens > hot ? seq->n_tokens - hot : 0;
 }
 
-int qyi_home_disk_is_whole(const struct qy_sequence *seq)
+int qyi_home_far_is_whole(const struct qy_sequence *seq)
 {
-    uint32_t b = qyi_home_disk_hot(seq) >> seq->cache->layout.shift;
+    uint32_t b = qyi_home_far_hot(seq) >> seq->cache->layout.shift;
 
     while (seq->n_down > 0 && b < seq->n_blocks && seq->homes[b]) {
         b++;
@@ -42,16 +42,16 @@ int qyi_home_disk_is_whole(const struct qy_sequence *seq)
     return seq->n_down == 0 || b == seq->n_blocks;
 }
 
-void qyi_home_disk_touch(const struct qy_sequence *seq, uint32_t b)
+void qyi_home_far_touch(const struct qy_sequence *seq, uint32_t b)
 {
-    if (seq->cache->disk.file) {
-        seq->cache->disk.last_use[seq->blocks[b]] = seq->cache->n_steps;
+    if (seq->cache->far.store) {
+        seq->cache->far.last_use[seq->blocks[b]] = seq->cache->n_steps;
     }
 }
 
-static int on_its_way(const struct qyi_home_disk *d, const struct qy_sequence *seq, uint32_t b)
+static int on_its_way(const struct qyi_home_far *d, const struct qy_sequence *seq, uint32_t b)
 {
-    for (uint32_t i = 0; i < QYI_DISK_WRITES; i++) {
+    for (uint32_t i = 0; i < QYI_FAR_WRITES; i++) {
         if (d->writes[i].busy && d->writes[i].seq == seq && d->writes[i].block == b) {
             return 1;
         }
@@ -63,7 +63,7 @@ static int on_its_way(const struct qyi_home_disk *d, const struct qy_sequence *s
 static uint32_t cold_blocks(const struct qy_sequence *seq, uint32_t *first)
 {
     const struct qy_cache *cache = seq->cache;
-    const uint32_t end = qyi_home_disk_hot(seq) >> cache->layout.shift;
+    const uint32_t end = qyi_home_far_hot(seq) >> cache->layout.shift;
 
     *first = (uint32_t)qyi_layout_blocks(&cache->layout, (uint64_t)cache->params.settings.sinks);
     return end < seq->n_sealed ? end : seq->n_sealed;
@@ -78,7 +78,7 @@ struct victim {
 /* The n blocks (at most) that were read longest ago, the oldest first; of equal ones the earlier. */
 static uint32_t find_victims(struct qy_cache *cache, uint32_t n, struct victim *victims)
 {
-    const struct qyi_home_disk *d = &cache->disk;
+    const struct qyi_home_far *d = &cache->far;
     uint32_t found = 0;
 
     for (uint32_t i = 0; i < cache->params.max_sequences; i++) {
@@ -116,9 +116,11 @@ struct sum_job {
 static void sum_pages(void *arg, uint32_t thread, uint32_t n_threads)
 {
     const struct sum_job *job = arg;
-    const struct qyi_home_disk *d = &job->cache->disk;
+    const struct qyi_home_far *d = &job->cache->far;
     size_t begin;
     size_t end;
+
+    const size_t page_bytes = d->store->granule;
 
     qy_team_range((size_t)job->n * d->slot_pages, thread, n_threads, &begin, &end);
     for (size_t i = begin; i < end; i++) {
@@ -127,30 +129,40 @@ static void sum_pages(void *arg, uint32_t thread, uint32_t n_threads)
         const size_t place = (size_t)job->slots[i / d->slot_pages] * d->slot_pages + page;
 
         d->sums[place] =
-            qy_checksum(v->seq->homes[v->block] + page * QYI_DISK_PAGE, QYI_DISK_PAGE, place);
+            qy_checksum(v->seq->homes[v->block] + page * page_bytes, page_bytes, place);
     }
 }
 
-static void start_write(struct qy_cache *cache, struct qyi_disk_write *w, const struct victim *v,
+/* The block's content, for stores that are not this process's own. */
+static struct qyi_store_name name_of(const struct qy_sequence *seq, uint32_t b)
+{
+    return (struct qyi_store_name){.serial = (uint64_t)seq->generation + 1,
+                                   .generation = ++seq->cache->far.n_named,
+                                   .sequence = seq->slot,
+                                   .block = b};
+}
+
+static void start_write(struct qy_cache *cache, struct qyi_far_write *w, const struct victim *v,
                         uint32_t slot)
 {
     const struct qyi_layout *l = &cache->layout;
-    struct qyi_home_disk *d = &cache->disk;
+    struct qyi_home_far *d = &cache->far;
     uint8_t *home = v->seq->homes[v->block];
 
     memcpy(d->footers + slot * d->footer_bytes, qyi_block_footer(l, home), d->footer_bytes);
-    *w = (struct qyi_disk_write){.busy = 1,
-                                 .seq = v->seq,
-                                 .block = v->block,
-                                 .slot = slot,
-                                 .begin_ns = qy_clock_ns(),
-                                 .request = {.op = QYI_DISK_WRITE,
-                                             .at = (uint64_t)slot * l->block_bytes,
-                                             .data = home,
-                                             .bytes = l->block_bytes},
-                                 .batch = {.n = 1}};
+    *w = (struct qyi_far_write){.busy = 1,
+                                .seq = v->seq,
+                                .block = v->block,
+                                .slot = slot,
+                                .begin_ns = qy_clock_ns(),
+                                .request = {.op = QYI_STORE_WRITE,
+                                            .slot = slot,
+                                            .data = home,
+                                            .bytes = l->block_bytes,
+                                            .name = name_of(v->seq, v->block)},
+                                .batch = {.n = 1}};
     w->batch.requests = &w->request;
-    if (qyi_disk_submit(d->file, &w->batch) != QY_OK) {
+    if (qyi_store_submit(d->store, &w->batch) != QY_OK) {
         w->batch.n_left = 0; /* the disk does not come back from a stall: as a write that failed */
         w->batch.failed = 1;
     }
@@ -159,13 +171,13 @@ static void start_write(struct qy_cache *cache, struct qyi_disk_write *w, const 
 /* Starts to write n blocks down, at most; how many. */
 static uint32_t start_writes(struct qy_cache *cache, uint32_t n)
 {
-    struct qyi_home_disk *d = &cache->disk;
-    struct victim victims[QYI_DISK_WRITES];
-    uint32_t slots[QYI_DISK_WRITES];
-    uint32_t places[QYI_DISK_WRITES];
+    struct qyi_home_far *d = &cache->far;
+    struct victim victims[QYI_FAR_WRITES];
+    uint32_t slots[QYI_FAR_WRITES];
+    uint32_t places[QYI_FAR_WRITES];
     uint32_t most = 0;
 
-    for (uint32_t i = 0; i < QYI_DISK_WRITES; i++) {
+    for (uint32_t i = 0; i < QYI_FAR_WRITES; i++) {
         if (!d->writes[i].busy) {
             places[most++] = i;
         }
@@ -177,7 +189,7 @@ static uint32_t start_writes(struct qy_cache *cache, uint32_t n)
         slots[i] = d->free_slots[--d->n_free];
     }
     struct sum_job job = {.cache = cache, .victims = victims, .slots = slots, .n = found};
-    if (found > 0) {
+    if (found > 0 && d->sums) {
         qy_team_run(cache->rt->team, sum_pages, &job);
     }
     for (uint32_t i = 0; i < found; i++) {
@@ -186,18 +198,24 @@ static uint32_t start_writes(struct qy_cache *cache, uint32_t n)
     return found;
 }
 
-/* A write is done: its block's home is the file from now on, or still the frame. */
-static void settle_write(struct qy_cache *cache, struct qyi_disk_write *w)
+static void give_slot(struct qyi_home_far *d, uint32_t slot)
 {
-    struct qyi_home_disk *d = &cache->disk;
+    qyi_store_release(d->store, slot);
+    d->free_slots[d->n_free++] = slot;
+}
+
+/* A write is done: its block's home is the file from now on, or still the frame. */
+static void settle_write(struct qy_cache *cache, struct qyi_far_write *w)
+{
+    struct qyi_home_far *d = &cache->far;
     struct qy_sequence *seq = w->seq;
 
     w->busy = 0;
     if (!seq || w->batch.failed) {
-        d->free_slots[d->n_free++] = w->slot;
+        give_slot(d, w->slot);
         if (seq) {
             d->write_failures++;
-            qyi_home_disk_touch(seq, w->block); /* others are tried before it is tried again */
+            qyi_home_far_touch(seq, w->block); /* others are tried before it is tried again */
         }
         return;
     }
@@ -211,16 +229,16 @@ static void settle_write(struct qy_cache *cache, struct qyi_disk_write *w)
 /* Takes note of finished writes; gives up those that take too long. How many failed. */
 static uint32_t settle_writes(struct qy_cache *cache)
 {
-    struct qyi_home_disk *d = &cache->disk;
+    struct qyi_home_far *d = &cache->far;
     const uint64_t before = d->write_failures;
     const uint64_t now = qy_clock_ns();
 
-    qyi_disk_poll(d->file);
-    for (uint32_t i = 0; i < QYI_DISK_WRITES; i++) {
-        struct qyi_disk_write *w = &d->writes[i];
+    qyi_store_poll(d->store);
+    for (uint32_t i = 0; i < QYI_FAR_WRITES; i++) {
+        struct qyi_far_write *w = &d->writes[i];
 
         if (w->busy && w->batch.n_left > 0 && now - w->begin_ns > d->timeout_ns) {
-            (void)!qyi_disk_reset(d->file, d->timeout_ns); /* else it is tried again next time */
+            (void)!qyi_store_reset(d->store, d->timeout_ns); /* else it is tried again next time */
         }
         if (w->busy && w->batch.n_left == 0) {
             settle_write(cache, w);
@@ -230,11 +248,11 @@ static uint32_t settle_writes(struct qy_cache *cache)
 }
 
 /* The write that began first; NULL: none is under way. */
-static struct qyi_disk_write *oldest_write(struct qyi_home_disk *d)
+static struct qyi_far_write *oldest_write(struct qyi_home_far *d)
 {
-    struct qyi_disk_write *oldest = NULL;
+    struct qyi_far_write *oldest = NULL;
 
-    for (uint32_t i = 0; i < QYI_DISK_WRITES; i++) {
+    for (uint32_t i = 0; i < QYI_FAR_WRITES; i++) {
         if (d->writes[i].busy && (!oldest || d->writes[i].begin_ns < oldest->begin_ns)) {
             oldest = &d->writes[i];
         }
@@ -242,11 +260,11 @@ static struct qyi_disk_write *oldest_write(struct qyi_home_disk *d)
     return oldest;
 }
 
-static uint32_t n_busy(const struct qyi_home_disk *d)
+static uint32_t n_busy(const struct qyi_home_far *d)
 {
     uint32_t n = 0;
 
-    for (uint32_t i = 0; i < QYI_DISK_WRITES; i++) {
+    for (uint32_t i = 0; i < QYI_FAR_WRITES; i++) {
         n += d->writes[i].busy != 0;
     }
     return n;
@@ -266,31 +284,31 @@ static int settle_blocks(struct qy_cache *cache)
     return any;
 }
 
-/* n free frames; as qyi_home_disk_room. */
+/* n free frames; as qyi_home_far_room. */
 static enum qy_status free_frames(struct qy_cache *cache, uint64_t n)
 {
     struct qyi_home *home = &cache->home;
-    struct qyi_home_disk *d = &cache->disk;
+    struct qyi_home_far *d = &cache->far;
     uint32_t failed = 0;
 
     while (n > qy_pool_free_count(home->pool)) {
-        if (!d->file) {
+        if (!d->store) {
             return QY_AGAIN;
         }
         failed += settle_writes(cache);
         const uint64_t have = (uint64_t)qy_pool_free_count(home->pool) + n_busy(d);
-        if (n > have && failed < QYI_DISK_WRITES) {
+        if (n > have && failed < QYI_FAR_WRITES) {
             (void)start_writes(cache, (uint32_t)(n - have));
         }
-        struct qyi_disk_write *w = oldest_write(d);
+        struct qyi_far_write *w = oldest_write(d);
         if (n > qy_pool_free_count(home->pool) && !w && settle_blocks(cache)) {
             continue;
         }
         if (n > qy_pool_free_count(home->pool) && !w) {
             return QY_AGAIN; /* nothing may go down, the file is full, or writing fails */
         }
-        if (w && qyi_disk_wait(d->file, &w->batch, d->timeout_ns) == QY_ERR_TIMEOUT &&
-            qyi_disk_reset(d->file, d->timeout_ns) != QY_OK) {
+        if (w && qyi_store_wait(d->store, &w->batch, d->timeout_ns) == QY_ERR_TIMEOUT &&
+            qyi_store_reset(d->store, d->timeout_ns) != QY_OK) {
             return QY_AGAIN;
         }
         failed += settle_writes(cache);
@@ -298,21 +316,21 @@ static enum qy_status free_frames(struct qy_cache *cache, uint64_t n)
     return QY_OK;
 }
 
-enum qy_status qyi_home_disk_room(struct qy_cache *cache, uint64_t n)
+enum qy_status qyi_home_far_room(struct qy_cache *cache, uint64_t n)
 {
     return n > qyi_home_free_ids(&cache->home) ? QY_AGAIN : free_frames(cache, n);
 }
 
-enum qy_status qyi_home_disk_frame(struct qy_cache *cache)
+enum qy_status qyi_home_far_frame(struct qy_cache *cache)
 {
     return free_frames(cache, 1);
 }
 
-void qyi_home_disk_step_end(struct qy_cache *cache)
+void qyi_home_far_step_end(struct qy_cache *cache)
 {
-    struct qyi_home_disk *d = &cache->disk;
+    struct qyi_home_far *d = &cache->far;
 
-    if (!d->file) {
+    if (!d->store) {
         return;
     }
     (void)settle_writes(cache);
@@ -322,28 +340,28 @@ void qyi_home_disk_step_end(struct qy_cache *cache)
     }
 }
 
-void qyi_home_disk_keep(struct qy_sequence *seq, uint32_t b)
+void qyi_home_far_keep(struct qy_sequence *seq, uint32_t b)
 {
-    struct qyi_home_disk *d = &seq->cache->disk;
+    struct qyi_home_far *d = &seq->cache->far;
 
-    for (uint32_t i = 0; i < QYI_DISK_WRITES; i++) {
+    for (uint32_t i = 0; i < QYI_FAR_WRITES; i++) {
         if (d->writes[i].busy && d->writes[i].seq == seq && d->writes[i].block == b) {
             d->writes[i].seq = NULL; /* what it still writes, nobody will read */
         }
     }
 }
 
-void qyi_home_disk_forget(struct qy_sequence *seq, uint32_t b)
+void qyi_home_far_forget(struct qy_sequence *seq, uint32_t b)
 {
-    struct qyi_home_disk *d = &seq->cache->disk;
+    struct qyi_home_far *d = &seq->cache->far;
     const uint32_t id = seq->blocks[b];
 
-    if (!d->file) {
+    if (!d->store) {
         return;
     }
-    qyi_home_disk_keep(seq, b);
+    qyi_home_far_keep(seq, b);
     if (d->slots[id] != 0) {
-        d->free_slots[d->n_free++] = d->slots[id] - 1;
+        give_slot(d, d->slots[id] - 1);
         d->slots[id] = 0;
         seq->n_down--;
     }

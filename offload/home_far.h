@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The far home: sealed blocks that host memory has no room for lie in a store (store.h): today a file
+ * (disk.h). Of a discrete device only, whose index bytes are on the device: choosing never reads the
+ * store. Source: LeoAM.
+ *
+ *   host memory   frames: the open blocks, sinks, window, and the sealed blocks read last
+ *   the store     slots: whole blocks, as they lay in their frame
+ *
+ * homes[b] and addresses[b] of a block that lies in the store are NULL; its footer stays in memory, and,
+ * where the store does not check what it reads, a checksum of each of its granules.
+ *
+ *   down   (far_down.c)  when few frames are free at the end of a step, the blocks read longest ago are
+ *                        written; their frames are free when the writes are done. A step that needs a
+ *                        frame now waits for that. A write that fails leaves the block where it was.
+ *   rows   (far_rows.c)  pulls read the granules that hold the chosen rows into staging, and gather there
+ *   parts  (far_up.c)    what attends to everything reads its layer's part of blocks, a stage ahead
+ *   up     (far_up.c)    blocks that are open again after a cut, or in the window, come back whole
+ *
+ * chosen: a block that is read often from the store stays there; its rows are in slots of the device.
+ */
+#ifndef QYI_OFFLOAD_HOME_FAR_H
+#define QYI_OFFLOAD_HOME_FAR_H
+
+#include "offload/disk.h"
+#include "offload/layout.h"
+
+enum { QYI_FAR_WRITES = 16, QYI_FAR_PARTS = 2 };
+
+struct qy_cache;
+struct qy_sequence;
+
+/* A block on its way down. */
+struct qyi_far_write {
+    int busy;
+    struct qy_sequence *seq; /* NULL: the block was given back meanwhile */
+    uint32_t block, slot;
+    uint64_t begin_ns;
+    struct qyi_store_request request;
+    struct qyi_store_batch batch;
+};
+
+/* Reads into staging, checked when they have arrived. */
+struct qyi_far_reads {
+    struct qyi_store_batch batch;
+    struct qyi_store_request *requests; /* [capacity]                    */
+    const struct qy_sequence **seqs;    /* [capacity] of each; for errors */
+    uint32_t *blocks;                   /* [capacity]                    */
+    uint32_t n, capacity;
+    uint8_t *staging;
+    size_t bytes, used;
+};
+
+/* Rows of a micro-batch's layer, as many at a time as the staging holds. */
+struct qyi_far_rows {
+    int active;
+    uint32_t layer;
+    uint32_t end;              /* items of the micro-batch: place .. end - 1 are left */
+    uint32_t place, at;        /* the next row: `at` of the item's rows on the disk     */
+    uint32_t n_gathers;        /* of the running round                              */
+    uint32_t block, next_page; /* of the item: where the last row was              */
+    uint8_t *span;             /* its block's pages in the staging                 */
+    struct qyi_far_reads reads;
+};
+
+struct qyi_home_far {
+    struct qyi_store *store; /* NULL: there is no disk tier, and nothing below is set */
+    uint32_t n_slots, slot_pages;
+    size_t footer_bytes;
+    uint32_t *free_slots; /* stack */
+    uint32_t n_free;
+    uint32_t *slots;    /* [ids of blocks] slot + 1; 0: in host memory */
+    uint64_t *last_use; /* [ids of blocks] step that read or sealed it */
+    uint8_t *footers;   /* [n_slots][footer_bytes]                     */
+    uint64_t *sums;     /* [n_slots * slot_pages]; NULL: the store checks what it reads */
+    uint64_t n_named;   /* blocks that were written: each has a generation of its own */
+    uint32_t low_water; /* frames that are to be free after a step      */
+    struct qyi_far_write writes[QYI_FAR_WRITES];
+    struct qyi_far_rows rows[QY_MICRO_BATCHES];
+    struct qyi_far_reads parts[QYI_FAR_PARTS];
+    uint32_t *n_ram;  /* [items] pulls whose block is in host memory: they come first */
+    uint8_t **tables; /* [items][max_blocks] rows in the staging                */
+    struct qy_gather_item *gathers; /* [items]                                               */
+    uint32_t *scratch;              /* [2 * ids_capacity]                                    */
+    uint64_t write_failures;        /* blocks that stayed in host memory because of one         */
+    uint64_t timeout_ns;
+    char fault[256]; /* what failed last, in words */
+};
+
+/* home_far.c: QY_ERR_CONFIG: a unified device, or a policy that reads rows, cannot have a disk tier.
+ * Nothing when cache.disk_bytes is 0. [setup] */
+QY_MUST enum qy_status qyi_home_far_check(const struct qy_cache *cache, struct qy_error *err);
+/* Blocks that must be in host memory at once, at the least: sinks, windows, and those of a step. */
+uint64_t qyi_home_far_least(const struct qy_cache *cache);
+/* Blocks that the file holds. */
+uint64_t qyi_home_far_blocks(const struct qy_cache *cache);
+/* Bytes of host memory beside the frames, for n_slots of them. */
+uint64_t qyi_home_far_bytes(const struct qy_cache *cache, uint64_t n_slots, uint64_t n_ids);
+/* n_slots: 0 opens nothing. [setup] [alloc] */
+QY_MUST enum qy_status qyi_home_far_open(struct qy_cache *cache, uint32_t n_slots,
+                                         struct qy_error *err);
+void qyi_home_far_close(struct qy_cache *cache);
+/* The footer, with its checksums behind it, of a block that lies in the file. */
+struct qyi_footer *qyi_home_far_footer(const struct qy_sequence *seq, uint32_t b);
+/* Writes cache.fault, and returns status: of a read of a sequence's block. */
+enum qy_status qyi_home_far_failed(struct qy_cache *cache, enum qy_status status,
+                                   const struct qy_sequence *seq, uint32_t block, const char *why);
+
+/* far_down.c: n frames and ids for new blocks. Without a disk tier a look; with one, blocks are written
+ * down and waited for. QY_AGAIN: not so many can be had. [noalloc] */
+QY_MUST enum qy_status qyi_home_far_room(struct qy_cache *cache, uint64_t n);
+/* A frame, for a block that comes up. [noalloc] */
+QY_MUST enum qy_status qyi_home_far_frame(struct qy_cache *cache);
+/* A step ended: takes note of finished writes, starts new ones. [noalloc] */
+void qyi_home_far_step_end(struct qy_cache *cache);
+/* A block that is in host memory stays there, though it may be on its way down. [noalloc] */
+void qyi_home_far_keep(struct qy_sequence *seq, uint32_t b);
+/* A block is about to be given back, or opened: nothing of it is on its way down any more, and nothing
+ * in the file. [noalloc] */
+void qyi_home_far_forget(struct qy_sequence *seq, uint32_t b);
+/* Rows of a block are read now. [noalloc] */
+void qyi_home_far_touch(const struct qy_sequence *seq, uint32_t b);
+/* First token of the sequence whose rows must be in host memory: the window's, for policies. */
+uint32_t qyi_home_far_hot(const struct qy_sequence *seq);
+
+/* Are the blocks that policies and the step write to or read themselves in host memory? 0: a cut could not
+ * read them. [noalloc] */
+int qyi_home_far_is_whole(const struct qy_sequence *seq);
+
+/* far_up.c: starts what was put into the list; waits, and checks it. [noalloc] */
+QY_MUST enum qy_status qyi_far_reads_start(struct qy_cache *cache, struct qyi_far_reads *reads);
+QY_MUST enum qy_status qyi_far_reads_wait(struct qy_cache *cache, struct qyi_far_reads *reads);
+/* Puts bytes `at` .. at + bytes - 1 of a block in the file into the list; where they will be, or NULL:
+ * the list is full. [noalloc] */
+const uint8_t *qyi_far_reads_add(struct qyi_far_reads *reads, const struct qy_sequence *seq,
+                                 uint32_t b, size_t at, size_t bytes);
+/* Nothing of the disk's is under way any more, and nothing is left of what was. QY_ERR_TIMEOUT: something
+ * is. [noalloc] */
+QY_MUST enum qy_status qyi_home_far_drop(struct qy_cache *cache);
+/* Blocks that must be in host memory again come up, after a cut; and those of *from .. below - 1, the
+ * last first, as long as frames are free: *from is the first that did. */
+QY_MUST enum qy_status qyi_home_far_bring(struct qy_sequence *seq, uint32_t below, uint32_t *from);
+/* Blocks of dst's own, with what src's hold, one after another. QY_AGAIN: no room; some may be there. */
+QY_MUST enum qy_status qyi_home_far_copy(struct qy_sequence *dst, const struct qy_sequence *src);
+/* First checksum of blocks first .. first + n - 1 that lie in the file that differs, counted as in
+ * integrity.c; SIZE_MAX: none. */
+size_t qyi_home_far_bad_sum(const struct qy_sequence *seq, uint32_t first, uint32_t n);
+
+/* far_rows.c: of an item's pulls, those in host memory are put first; their number. [noalloc] */
+uint32_t qyi_far_rows_split(struct qy_cache *cache, uint32_t slice, uint32_t head);
+/* Starts to read the others of the running micro-batch. 0: there are none. [noalloc] */
+QY_MUST enum qy_status qyi_far_rows_start(struct qy_cache *cache, uint32_t layer, int *any);
+/* Waits for them, and has them pulled. [noalloc] */
+QY_MUST enum qy_status qyi_far_rows_wait(struct qy_cache *cache);
+
+#endif

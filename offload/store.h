@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Where blocks lie that host memory has no room for: numbered slots of one block each, read and written
+ * asynchronously. A table of functions with two things behind it: a file (disk.h), and memory servers
+ * (servers.h). It knows no sequence; what it is told of a block is a name to hand on.
+ *
+ * A *batch* of requests is submitted and waited for. One owner thread.
+ */
+#ifndef QYI_OFFLOAD_STORE_H
+#define QYI_OFFLOAD_STORE_H
+
+#include "offload/offload.h"
+
+struct qyi_store;
+struct qyi_store_batch;
+
+enum qyi_store_op { QYI_STORE_READ = 0, QYI_STORE_WRITE };
+
+/* What others call the block that is written: content is known by all five numbers. */
+struct qyi_store_name {
+    uint64_t serial;     /* of the sequences that had the slot of the table, from 1 on */
+    uint64_t generation; /* of the block */
+    uint32_t sequence, block;
+};
+
+/* Bytes from or to one slot. The caller sets what comes before `error`. */
+struct qyi_store_request {
+    enum qyi_store_op op;
+    uint32_t slot;
+    uint64_t at;  /* in the slot; multiples of the store's granule, as data and bytes */
+    void *data;   /* borrowed until the batch is done                                */
+    size_t bytes; /* 1 granule .. 1 GiB; a write is of the whole block               */
+    struct qyi_store_name
+        name;    /* of a write                                                      */
+    int error;   /* when done: 0, or why it failed (errno)                          */
+    size_t done; /* bytes so far                                                    */
+    struct qyi_store_batch *batch;
+    struct qyi_store_request *next;
+};
+
+/* Borrowed until it is done, that is n_left is 0, or a reset. The zero value is done. */
+struct qyi_store_batch {
+    struct qyi_store_request *requests;
+    uint32_t n;
+    uint32_t n_left; /* not done yet                            */
+    int failed;      /* 1: `first_bad` names the first that did */
+    uint32_t first_bad;
+};
+
+struct qyi_store_stats {
+    uint64_t reads, read_bytes, writes, written_bytes; /* requests that were done */
+    uint64_t failures;                                 /* requests                */
+    int uring, direct;                                 /* of a file: which engine; O_DIRECT */
+};
+
+struct qyi_store_ops {
+    QY_MUST enum qy_status (*submit)(struct qyi_store *store, struct qyi_store_batch *batch);
+    void (*poll)(struct qyi_store *store);
+    QY_MUST enum qy_status (*wait)(struct qyi_store *store, const struct qyi_store_batch *batch,
+                                   uint64_t timeout_ns);
+    QY_MUST enum qy_status (*reset)(struct qyi_store *store, uint64_t timeout_ns);
+    void (*release)(struct qyi_store *store, uint32_t slot); /* NULL: nothing to do */
+    struct qyi_store_stats *(*stats)(struct qyi_store *store);
+    void (*close)(struct qyi_store *store);
+};
+
+/* The store's own struct begins with it. */
+struct qyi_store {
+    const struct qyi_store_ops *ops;
+    const char *word; /* what it is, for messages: "disk"                 */
+    size_t granule;   /* bytes; reads and writes are of whole ones        */
+    uint64_t bytes;   /* of all slots                                     */
+};
+
+/* Waits for what is under way, without a limit: memory it names may be written until then. NULL is
+ * accepted. */
+static inline void qyi_store_close(struct qyi_store *store)
+{
+    if (store) {
+        store->ops->close(store);
+    }
+}
+
+/* Starts a batch; batch->requests and batch->n are set. QY_ERR_INVALID: a request is not in whole
+ * granules of the store. QY_ERR_DEVICE: a reset has not come through yet. [owner] [noalloc] */
+QY_MUST static inline enum qy_status qyi_store_submit(struct qyi_store *store,
+                                                      struct qyi_store_batch *batch)
+{
+    return store->ops->submit(store, batch);
+}
+
+/* Takes note of what is done, and starts what waits. [owner] [noalloc] */
+static inline void qyi_store_poll(struct qyi_store *store)
+{
+    store->ops->poll(store);
+}
+
+/* Waits for a batch. QY_ERR_DEVICE: a request failed. QY_ERR_TIMEOUT: not done in time; its memory is in
+ * use until qyi_store_reset returned QY_OK. [owner] [noalloc] */
+QY_MUST static inline enum qy_status
+qyi_store_wait(struct qyi_store *store, const struct qyi_store_batch *batch, uint64_t timeout_ns)
+{
+    return store->ops->wait(store, batch, timeout_ns);
+}
+
+/* Gives up all requests of all batches (error ECANCELED); those that cannot be recalled are waited for.
+ * QY_ERR_TIMEOUT: one is still there; try again. [owner] [noalloc] */
+QY_MUST static inline enum qy_status qyi_store_reset(struct qyi_store *store, uint64_t timeout_ns)
+{
+    return store->ops->reset(store, timeout_ns);
+}
+
+/* Nobody will read the slot any more before it is written again. [owner] [noalloc] */
+static inline void qyi_store_release(struct qyi_store *store, uint32_t slot)
+{
+    if (store->ops->release) {
+        store->ops->release(store, slot);
+    }
+}
+
+/* Counts; the caller may clear them. [owner] */
+static inline struct qyi_store_stats *qyi_store_stats(struct qyi_store *store)
+{
+    return store->ops->stats(store);
+}
+
+#endif
