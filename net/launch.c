@@ -3,14 +3,13 @@
  * Which rank of a job this process is, by what its launcher left in the environment: a process has to
  * know before MPI_Init, for what it starts first, and a process without a launcher never calls it.
  */
+#include "net/environ.h"
 #include "net/net.h"
 
 #include <ctype.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 /* The variables of one launcher; NULL: it has none. */
 struct launcher {
@@ -28,22 +27,10 @@ static const struct launcher launchers[] = {
     {"SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", 1},
 };
 
-static const char *variable(const char *name)
-{
-    const size_t n = strlen(name);
-
-    for (char **p = environ; p != NULL && *p != NULL; p++) {
-        if (strncmp(*p, name, n) == 0 && (*p)[n] == '=') {
-            return *p + n + 1;
-        }
-    }
-    return NULL;
-}
-
 /* -1: not set, or no number from 0 to INT_MAX. */
 static int number(const char *name)
 {
-    const char *text = name == NULL ? NULL : variable(name);
+    const char *text = name == NULL ? NULL : qyi_environ(name);
     char *end;
     long value;
 

@@ -17,7 +17,7 @@ import tempfile
 FORBIDDEN = {"exit", "_exit", "_Exit", "quick_exit", "abort", "printf", "vprintf", "puts", "putchar",
              "__printf_chk", "__vprintf_chk", "getenv", "secure_getenv", "setenv", "environ"}
 ALLOWED = {("config_env.c.o", "environ"),  # settings
-           ("launch.c.o", "environ"),      # what the launcher of a job says
+           ("environ.c.o", "environ"),     # what launchers and transports say
            # A job is ended on demand, or because a call of MPI can be left in no other way.
            ("bootstrap_mpi.c.o", "_exit"), ("without_mpi.c.o", "_exit"), ("guard.c.o", "_exit")}
 WRITABLE = re.compile(r"^\.(data|bss|tdata|tbss|ldata|lbss)(\.(?!rel\.ro).*)?$")
