@@ -128,7 +128,12 @@ if(NOT QY_NET STREQUAL "OFF")
     set(net_found ON)
   endif()
 endif()
-qy_optional(NET "${net_found}" "UCX ${ucx_VERSION}, Open MPI ${mpi_VERSION}" "libucx-dev and libopenmpi-dev")
+if(QY_TSAN AND QY_NET STREQUAL "AUTO")
+  # UCX patches the process's memory calls as it is loaded, and threads that end under TSan crash in
+  # them. With ON, run programs with UCX_MEM_MMAP_HOOK_MODE=none.
+  set(net_found OFF)
+endif()
+qy_optional(NET "${net_found}" "UCX ${ucx_VERSION}, Open MPI ${mpi_VERSION}" "libucx-dev and libopenmpi-dev; off under TSan")
 
 set(cuda_found OFF)
 if(NOT QY_CUDA STREQUAL "OFF")

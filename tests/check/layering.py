@@ -28,7 +28,7 @@ THIRD_PARTY = {
     r"(oneapi/)?dnnl": ["gpu/host/onednn", "gpu/host/gemm_onednn"],
     r"cblas|openblas": ["gpu/host/openblas", "gpu/host/gemm_openblas"],
     r"cuda|cublas|nvml|nvtx": ["gpu/cuda/"],
-    r"ucp/|ucs/|uct/": ["net/"],
+    r"ucp/|ucs/|uct/": ["net/ucx"],
     r"mpi\.h": ["net/bootstrap_mpi."],
     r"faiss/": ["retrieval/kmeans_faiss.", "retrieval/oracle.", "retrieval/faiss_index."],
     r"liburing": ["offload/disk_uring."],
