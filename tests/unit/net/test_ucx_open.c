@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Opening the UCX wire: addresses, devices, settings, memory that runs out. */
+#include "tests/support/test.h"
+#include "tests/unit/net/ucx_bed.h"
+
+#include "net/ucx.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct qyi_wire_ops *ops = &qyi_wire_ucx;
+
+static void wire_tells_its_address(void **state)
+{
+    struct bed_end a = {0}, b = {0};
+    unsigned port = 0;
+
+    (void)state;
+    bed_open(&a, "127.0.0.1:0");
+    bed_open(&b, NULL);
+    assert_int_equal(sscanf(bed_address(&a), "127.0.0.1:%u", &port), 1);
+    assert_in_range(port, 1, 65535);
+    assert_string_equal(bed_address(&b), "");
+    bed_close(&b);
+    bed_close(&a);
+}
+
+static void port_in_use_is_told(void **state)
+{
+    struct bed_end a = {0}, b;
+    struct qy_error err;
+
+    (void)state;
+    bed_open(&a, "127.0.0.1:0");
+    assert_int_equal(bed_try_open(&b, bed_address(&a), NULL, &err), QY_ERR_CONFIG);
+    assert_non_null(strstr(err.text, "the port is in use"));
+    assert_non_null(strstr(err.text, bed_address(&a)));
+    assert_int_equal(b.heap.live, 0);
+    bed_close(&a);
+}
+
+static void addresses_of_no_form_are_refused(void **state)
+{
+    static const char *const both[] = {
+        "",          "host",           "127.0.0.1", "127.0.0.1:",
+        "::1:80",    "127.0.0.1:http", "[::1]80",   "127.0.0.1:65536",
+        "[::1:5000", "1.2.3.4:-1",     "[]:80x",    "127.0.0.1:123456"};
+    static const char *const asked[] = {":5000", "*:5000", "127.0.0.1:0"};
+    struct bed_end a = {0}, b;
+    struct qyi_conn *conn;
+    struct qy_error err;
+
+    (void)state;
+    bed_open(&a, NULL);
+    for (size_t i = 0; i < sizeof(both) / sizeof(both[0]); i++) {
+        assert_int_equal(ops->connect(a.wire, both[i], NULL, &conn, &err), QY_ERR_CONFIG);
+        assert_non_null(strstr(err.text, "host:port is accepted"));
+        assert_int_equal(bed_try_open(&b, both[i], NULL, &err), QY_ERR_CONFIG);
+        assert_int_equal(b.heap.live, 0);
+    }
+    for (size_t i = 0; i < sizeof(asked) / sizeof(asked[0]); i++) {
+        assert_int_equal(ops->connect(a.wire, asked[i], NULL, &conn, &err), QY_ERR_CONFIG);
+    }
+    bed_close(&a);
+}
+
+static void listening_is_for_the_chosen_device_alone(void **state)
+{
+    struct bed_end a, b = {0};
+    struct qy_error err;
+
+    (void)state;
+    assert_int_equal(bed_try_open(&a, "127.0.0.1:0", "nosuch0", &err), QY_ERR_CONFIG);
+    assert_non_null(strstr(err.text, "network device 'nosuch0'"));
+    assert_int_equal(bed_try_open(&a, "192.0.2.77:0", "lo", &err), QY_ERR_CONFIG);
+    assert_non_null(strstr(err.text, "has not this address"));
+    assert_int_equal(bed_try_open(&a, "203.0.113.9:0", NULL, &err), QY_ERR_CONFIG);
+    assert_non_null(strstr(err.text, "no device of this host"));
+    assert_int_equal(a.heap.live, 0);
+    assert_int_equal(bed_try_open(&a, ":0", "lo", &err), QY_OK);
+    assert_memory_equal(bed_address(&a), "127.0.0.1:", 10);
+    bed_open(&b, NULL);
+    bed_meet(&a, &b);
+    bed_close(&b);
+    bed_close(&a);
+}
+
+static void users_variable_wins_and_is_told(void **state)
+{
+    struct qyi_ucx_setting setting = {0};
+    struct bed_end a = {0};
+    size_t n;
+
+    (void)state;
+    assert_int_equal(qyi_ucx_setting_at(0, &setting), 1);
+    assert_string_equal(setting.variable, "UCX_TLS");
+    assert_string_equal(setting.value, "tcp,self");
+    assert_false(setting.by_user);
+    setenv("UCX_TLS", "tcp", 1);
+    assert_int_equal(qyi_ucx_setting_at(0, &setting), 1);
+    assert_string_equal(setting.value, "tcp");
+    assert_true(setting.by_user);
+    bed_open(&a, NULL);
+    assert_non_null(strstr(a.log, "UCX_TLS: 'tcp' from the environment"));
+    bed_close(&a);
+    unsetenv("UCX_TLS");
+    for (n = 0; qyi_ucx_setting_at(n, &setting); n++) {
+        assert_true(strlen(setting.why) > 10);
+    }
+    assert_true(n > 3);
+}
+
+static void open_survives_every_allocation_that_fails(void **state)
+{
+    (void)state;
+    for (long n = 0;; n++) {
+        struct fail_alloc f = {.fail_at = n};
+        struct qy_runtime rt = {.mem = fail_alloc_make(&f)};
+        const struct qyi_wire_params params = {
+            .rt = &rt, .listen = "127.0.0.1:0", .max_conns = 3, .depth = 2};
+        struct qy_error err;
+        void *wire = NULL;
+
+        if (ops->open(&params, &wire, &err) == QY_OK) {
+            ops->close(wire);
+            assert_int_equal(f.live, 0);
+            assert_true(n > 3);
+            break;
+        }
+        assert_int_equal(err.status, QY_ERR_NOMEM);
+        assert_int_equal(f.live, 0);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(wire_tells_its_address),
+        cmocka_unit_test(port_in_use_is_told),
+        cmocka_unit_test(addresses_of_no_form_are_refused),
+        cmocka_unit_test(listening_is_for_the_chosen_device_alone),
+        cmocka_unit_test(users_variable_wins_and_is_told),
+        cmocka_unit_test(open_survives_every_allocation_that_fails),
+    };
+    const char *reason = bed_no_loopback();
+
+    if (reason != NULL) {
+        printf("%s\n", reason);
+        return 77;
+    }
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
