@@ -23,10 +23,11 @@ enum {
     QYI_SPARE_MESSAGES = 4, /* of a connection beside `depth`: hello and ping                  */
     QYI_GREETINGS = 3,      /* a side says two things, and may refuse then              */
     QYI_GONE_TIMEOUTS = 3,
-    QYI_SILENT_TIMEOUTS =
-        30,       /* chosen: who asks us and was not heard for so long has left; well above
-                                 the half timeout after which it says something by itself  */
-    QYI_ASKS = 64 /* places of questions that an id can tell */
+    /* chosen: an idle peer is pinged after this part of a timeout, so that its loss is known not much
+     * later than that of one who owes an answer. */
+    QYI_PINGS = 8,
+    QYI_SILENT_TIMEOUTS = 30, /* chosen: who asks us and was silent for so long has left */
+    QYI_ASKS = 64             /* places of questions that an id can tell */
 };
 
 enum qyi_role { QYI_OUT_GREET, QYI_OUT_BEAT, QYI_OUT_ASK, QYI_OUT_ANSWER };

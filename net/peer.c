@@ -7,7 +7,8 @@
  *        '--wrong key, other protocol--> REFUSED (from LOST and GONE, too)
  *
  * An attempt may take one timeout. The next follows after a sixteenth of it, and after three timeouts once a
- * second. An idle peer is pinged, so that its loss is known before it is needed.
+ * second. An idle peer is pinged, so that its loss is known before it is needed: a ping has the deadline of a
+ * request.
  */
 #include "net/node.h"
 
@@ -157,7 +158,7 @@ void qyi_peer_up(struct qy_peer *peer)
     peer->incarnation = peer->hello.theirs.incarnation;
     peer->depth = peer->hello.terms.depth < node->depth ? peer->hello.terms.depth : node->depth;
     peer->heard = node->time;
-    qyi_node_due(node, node->time + node->timeout / 2);
+    qyi_node_due(node, node->time + node->timeout / QYI_PINGS);
     qy_log_write(&node->rt->log, again ? QY_LOG_WARN : QY_LOG_DEBUG, "net", "peer '%s' at %s: %s",
                  peer->name, peer->address, again ? "back again" : "connected");
 }
@@ -258,7 +259,7 @@ static uint64_t tick_up(struct qy_peer *peer)
         }
         next = peer->beat_due;
     } else if (peer->n_asks == 0) {
-        next = peer->heard + node->timeout / 2;
+        next = peer->heard + node->timeout / QYI_PINGS;
         if (node->time >= next) {
             next = node->time + node->timeout;
             if (!peer->beat.busy) {

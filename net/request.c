@@ -53,7 +53,7 @@ static void finish(struct qyi_ask *ask, enum qy_status status)
     peer->free_asks = ask;
     peer->n_asks--;
     if (peer->n_asks == 0) { /* idle from now on: pings have their turn */
-        qyi_node_due(peer->node, peer->heard + peer->node->timeout / 2);
+        qyi_node_due(peer->node, peer->heard + peer->node->timeout / QYI_PINGS);
     }
     if (status == QY_OK) {
         peer->stats.requests++;

@@ -132,7 +132,7 @@ static void idle_loss_is_noticed_by_pings(void **state)
     assert_int_equal(qy_peer_state(peer), QY_PEER_UP);
     assert_int_equal(server.n_joined, 1);
     assert_int_equal(qy_fabric_happens(bed.fabric, "s", QY_FABRIC_CUT), QY_OK);
-    bed_until(client, peer, QY_PEER_LOST, 2 * timeout);
+    bed_until(client, peer, QY_PEER_LOST, timeout + timeout / 8 + BED_MS);
     assert_int_equal(qy_fabric_happens(bed.fabric, "s", QY_FABRIC_RESUME), QY_OK);
     bed_until(client, peer, QY_PEER_UP, 2 * timeout);
     bed_get_works(client, peer, 5, 10);
