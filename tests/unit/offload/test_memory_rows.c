@@ -2,6 +2,7 @@
 /* What a memory server hands out is what was put: bytes, rows of lists, and the bits of attention. */
 #include "tests/unit/offload/memory_rig.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -162,6 +163,27 @@ static void bytes_are_those_that_were_put(void **state)
     }
 }
 
+/* ATTEND of n empty lists. */
+static uint16_t attend_to_nothing(uint32_t n)
+{
+    const struct qyi_remote_parts parts = qyi_remote_parts(n, 0, MR_FLOATS);
+    const struct qyi_remote_ask head = {.n_items = n, .scale = 1.0F};
+    struct qyi_remote_item *payload = calloc(1, parts.bytes);
+    const struct qyi_question q = {.op = QYI_REMOTE_ATTEND,
+                                   .head = &head,
+                                   .head_bytes = sizeof(head),
+                                   .payload = payload,
+                                   .payload_bytes = parts.bytes};
+
+    assert_non_null(payload);
+    for (uint32_t i = 0; i < n; i++) {
+        payload[i].serial = 1;
+    }
+    memory_ask_direct(&worker, &q, &worker.said);
+    free(payload);
+    return worker.said.lost ? UINT16_MAX : worker.said.code;
+}
+
 static void answers_that_are_too_large_are_turned_down(void **state)
 {
     static struct memory_list list;
@@ -184,6 +206,16 @@ static void answers_that_are_too_large_are_turned_down(void **state)
     }
     assert_int_equal(memory_read(&worker, reads, 8), QYI_REMOTE_DONE);
     assert_int_equal(memory_read(&worker, reads, 9), QYI_REMOTE_TOO_LARGE);
+
+    const uint32_t most = MR_ANSWER / ((MR_FLOATS + MR_GROUP) * sizeof(float));
+    assert_int_equal(attend_to_nothing(most), QYI_REMOTE_DONE); /* more than a batch, too */
+    for (uint32_t i = 0; i < most * MR_GROUP; i++) {
+        float lse;
+
+        memcpy(&lse, worker.said.payload + (most * MR_FLOATS + i) * sizeof(lse), sizeof(lse));
+        assert_true(lse == -INFINITY);
+    }
+    assert_int_equal(attend_to_nothing(most + 1), QYI_REMOTE_TOO_LARGE);
     close_filled();
 }
 

@@ -173,6 +173,9 @@ static void drop_frees_what_is_older_than_it(void **state)
     assert_int_equal(memory_put(w, 0, 4), QYI_REMOTE_DONE);
     assert_int_equal(memory_drop(w, 0, 2, UINT32_MAX, then), QYI_REMOTE_DONE); /* again, late */
     assert_true(memory_holds(w, 0, 4));
+    memory_make(w, 0, 4); /* on its way when it is decided that it is not wanted */
+    assert_int_equal(memory_drop(w, 0, 4, 1, 0), QYI_REMOTE_DONE);
+    assert_int_equal(memory_put(w, 0, 4), QYI_REMOTE_STALE);
     memory_bed_close(&bed);
 }
 
@@ -192,6 +195,12 @@ static void new_sequence_takes_the_slot(void **state)
     assert_int_equal(memory_put(w, 1, 3), QYI_REMOTE_STALE);
     assert_int_equal(memory_drop(w, 1, 0, UINT32_MAX, 0), QYI_REMOTE_DONE);
     assert_int_equal(w->said.reply.held_blocks, 2);
+    w->serials[1] = 10; /* its generations are its own */
+    for (uint32_t b = 0; b < 3; b++) {
+        w->generations[1][b] = 1;
+        assert_int_equal(memory_put(w, 1, b), QYI_REMOTE_DONE);
+        assert_int_equal(w->said.reply.held_blocks, b + 1);
+    }
     memory_bed_close(&bed);
 }
 

@@ -89,6 +89,40 @@ static void session_may_open_anew_when_it_holds_nothing(void **state)
     memory_bed_close(&bed);
 }
 
+/* Of the same bytes, in another form. */
+static void session_of_another_form_is_another_one(void **state)
+{
+    _Alignas(64) uint8_t payload[256];
+    struct memory_worker *w = memory_bed_open(&bed, &(struct memory_options){0});
+    struct qyi_question q = {.op = QYI_REMOTE_OPEN, .payload = payload};
+    static struct memory_list list;
+    float expected[MR_FLOATS + MR_GROUP];
+    (void)state;
+
+    memory_fill(w, 0, 1);
+    q.payload_bytes = qyi_remote_open_bytes(&w->layout);
+    qyi_remote_open_pack(&w->layout, MR_GROUP + 1, MR_SEQUENCES, MR_BLOCKS, payload);
+    memory_ask_direct(w, &q, &w->said);
+    assert_int_equal(w->said.code, QYI_REMOTE_BUSY);
+    assert_true(memory_holds(w, 0, 0));
+    assert_int_equal(memory_drop(w, 0, 0, UINT32_MAX, 0), QYI_REMOTE_DONE);
+
+    static const char *const codecs[] = {"k8v4", "k4v8"};
+    for (size_t i = 0; i < 2; i++) {
+        memory_worker_free(w);
+        w = memory_bed_start(&bed, 0, &(struct memory_form){.codec = codecs[i]});
+        assert_int_equal(memory_open(w), QYI_REMOTE_DONE);
+        memory_fill(w, 0, 1);
+        list = (struct memory_list){.layer = 1};
+        memory_list_add(w, &list, 0, 1, 20, 1, 0);
+        assert_int_equal(memory_attend(w, &list), QYI_REMOTE_DONE);
+        assert_int_equal(w->said.bytes, memory_expect_attend(w, bed.rig.dev, &list, expected));
+        assert_memory_equal(w->said.payload, expected, w->said.bytes);
+        assert_int_equal(memory_drop(w, 0, 0, UINT32_MAX, 0), QYI_REMOTE_DONE);
+    }
+    memory_bed_close(&bed);
+}
+
 static void session_that_is_away_for_too_long_is_forgotten(void **state)
 {
     struct memory_worker *w = memory_bed_open(&bed, &(struct memory_options){.grace_ns = 100});
@@ -175,6 +209,7 @@ int main(void)
         cmocka_unit_test(open_again_keeps_the_blocks),
         cmocka_unit_test(blocks_of_one_size_at_a_time),
         cmocka_unit_test(session_may_open_anew_when_it_holds_nothing),
+        cmocka_unit_test(session_of_another_form_is_another_one),
         cmocka_unit_test(session_that_is_away_for_too_long_is_forgotten),
         cmocka_unit_test(sessions_and_their_tables_are_limited),
         cmocka_unit_test(question_that_there_is_not_closes_the_peer),
