@@ -104,6 +104,11 @@ uint64_t qy_node_now(const struct qy_node *node);
 int qy_node_fd(const struct qy_node *node);
 QY_MUST enum qy_status qy_node_arm(struct qy_node *node);
 
+/* The transport's library takes signals as it is loaded, whether a node is opened or not: SIGHUP does not
+ * end the process then, and a crash writes to stdout. This gives them back what they had; a program calls it
+ * first, and opening a node on the network does. [setup] */
+void qy_net_give_signals_back(void);
+
 /* ---- peers --------------------------------------------------------------------------------- */
 
 enum qy_peer_state {

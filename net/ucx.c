@@ -98,6 +98,7 @@ static enum qy_status ucx_open(const struct qyi_wire_params *params, void **out,
             "to 2^16 are accepted",
             params->max_conns, params->depth);
     }
+    qy_net_give_signals_back();
     if (listen != NULL) {
         st = qyi_ucx_resolve(NULL, params->listen, listen, err);
     }

@@ -11,6 +11,7 @@
  *   ucx_conn.c      connections: made, found by their endpoint, broken, closed
  *   ucx_send.c      messages out
  *   ucx_receive.c   messages in
+ *   ucx_signals.c   what UCX did to signals, undone
  *   ucx_memory.c    records reserved at open; registered memory
  *
  * A message of ours is an active message: qyi_head is its header, the payload its data. Each carries its

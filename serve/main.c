@@ -2,6 +2,7 @@
 /* The program: command line in, exit code out (0 done, 1 failed, 2 usage or config). */
 #include <string.h>
 
+#include "net/net.h"
 #include "serve/serve.h"
 
 static int run(struct qyi_app *app)
@@ -32,6 +33,8 @@ int main(int argc, char **argv)
     struct qyi_args args;
     struct qyi_app app;
     struct qy_error err = {0};
+
+    qy_net_give_signals_back();
     if (argc > 1 && (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0)) {
         qyi_print_version();
         return 0;

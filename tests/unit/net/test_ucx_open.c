@@ -5,6 +5,7 @@
 
 #include "net/ucx.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,6 +112,18 @@ static void users_variable_wins_and_is_told(void **state)
     assert_true(n > 3);
 }
 
+static void signals_are_given_back(void **state)
+{
+    struct bed_end a = {0};
+    struct sigaction now;
+
+    (void)state;
+    bed_open(&a, NULL);
+    bed_close(&a);
+    assert_int_equal(sigaction(SIGHUP, NULL, &now), 0);
+    assert_true(now.sa_handler == SIG_DFL || now.sa_handler == SIG_IGN);
+}
+
 static void open_survives_every_allocation_that_fails(void **state)
 {
     (void)state;
@@ -141,6 +154,7 @@ int main(void)
         cmocka_unit_test(addresses_of_no_form_are_refused),
         cmocka_unit_test(listening_is_for_the_chosen_device_alone),
         cmocka_unit_test(users_variable_wins_and_is_told),
+        cmocka_unit_test(signals_are_given_back),
         cmocka_unit_test(open_survives_every_allocation_that_fails),
     };
     const char *reason = bed_no_loopback();
