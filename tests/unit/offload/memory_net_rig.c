@@ -6,6 +6,26 @@
 
 const char *const net_addresses[NET_WORKERS] = {"w0", "w1"};
 
+/* Of the network: who answers must get on while the one who asks waits. */
+static void both(struct net_line *line)
+{
+    (void)qy_node_progress(line->node);
+    (void)qy_node_progress(line->bed->server);
+}
+
+static void wait_until_up(struct net_line *line)
+{
+    if (line->bed->fabric) {
+        assert_int_equal(qy_peer_wait(line->peer, 10 * NET_TIMEOUT, NULL), QY_OK);
+        return;
+    }
+    const uint64_t end = qy_node_now(line->node) + 30 * (uint64_t)NET_REAL_TIMEOUT;
+    while (qy_peer_state(line->peer) != QY_PEER_UP && qy_node_now(line->node) < end) {
+        both(line);
+    }
+    assert_int_equal(qy_peer_state(line->peer), QY_PEER_UP);
+}
+
 static void ask_net(struct memory_worker *w, const struct qyi_question *q, struct memory_said *said)
 {
     struct net_line *line = w->line;
@@ -22,6 +42,9 @@ static void ask_net(struct memory_worker *w, const struct qyi_question *q, struc
         memcpy(r.head, q->head, q->head_bytes);
     }
     line->status = qy_request_post(line->peer, &r);
+    while (line->status == QY_OK && !line->bed->fabric && op.pending > 0) {
+        both(line);
+    }
     if (line->status == QY_OK) {
         line->status = qy_op_wait(line->node, &op);
     }
@@ -44,9 +67,9 @@ static void open_server(struct net_bed *bed)
 {
     struct qy_node_params params = {.rt = &bed->rig.rt,
                                     .fabric = bed->fabric,
-                                    .listen = "server",
+                                    .listen = bed->fabric ? "server" : "127.0.0.1:0",
                                     .service = qy_memory_service(bed->rig.memory),
-                                    .timeout_ns = NET_TIMEOUT,
+                                    .timeout_ns = bed->fabric ? NET_TIMEOUT : NET_REAL_TIMEOUT,
                                     .max_peers = 4,
                                     .depth = 8,
                                     .call_bytes = MR_CALL,
@@ -60,10 +83,12 @@ static void open_server(struct net_bed *bed)
 void net_bed_connect(struct net_bed *bed, uint32_t i)
 {
     struct net_line *line = &bed->lines[i];
+
+    line->bed = bed;
     struct qy_node_params params = {.rt = &bed->rig.rt,
                                     .fabric = bed->fabric,
-                                    .device = net_addresses[i],
-                                    .timeout_ns = NET_TIMEOUT,
+                                    .device = bed->fabric ? net_addresses[i] : NULL,
+                                    .timeout_ns = bed->fabric ? NET_TIMEOUT : NET_REAL_TIMEOUT,
                                     .max_peers = 1,
                                     .depth = 8};
     struct qy_error err = {0};
@@ -71,8 +96,9 @@ void net_bed_connect(struct net_bed *bed, uint32_t i)
     fill_key(params.key);
     memset(params.session, (int)i + 1, sizeof(params.session));
     assert_int_equal(qy_node_open(&params, &line->node, &err), QY_OK);
-    assert_int_equal(qy_peer_open(line->node, "server", "server", &line->peer, &err), QY_OK);
-    assert_int_equal(qy_peer_wait(line->peer, 10 * NET_TIMEOUT, &err), QY_OK);
+    assert_int_equal(
+        qy_peer_open(line->node, qy_node_address(bed->server), "server", &line->peer, &err), QY_OK);
+    wait_until_up(line);
 }
 
 void net_bed_start(struct net_bed *bed, uint32_t i, const struct memory_form *form)
@@ -86,12 +112,14 @@ void net_bed_start(struct net_bed *bed, uint32_t i, const struct memory_form *fo
 struct memory_worker *net_bed_open(struct net_bed *bed, const struct memory_form *form,
                                    const struct qy_fabric_params *params)
 {
-    struct qy_fabric_params p = *params;
-
     memset(bed, 0, sizeof(*bed));
     memory_rig_open(&bed->rig, &(struct memory_options){.grace_ns = NET_GRACE});
-    p.mem = &bed->rig.rt.mem;
-    assert_int_equal(qy_fabric_open(&p, &bed->fabric, NULL), QY_OK);
+    if (params) {
+        struct qy_fabric_params p = *params;
+
+        p.mem = &bed->rig.rt.mem;
+        assert_int_equal(qy_fabric_open(&p, &bed->fabric, NULL), QY_OK);
+    }
     open_server(bed);
     net_bed_start(bed, 0, form);
     return &bed->workers[0];
@@ -107,7 +135,9 @@ void net_bed_close(struct net_bed *bed)
     struct qy_memory_stats stats;
     qy_memory_stats(bed->rig.memory, &stats);
     assert_int_equal(stats.sessions, stats.sessions_away);
-    qy_fabric_close(bed->fabric);
+    if (bed->fabric) {
+        qy_fabric_close(bed->fabric);
+    }
     memory_rig_close(&bed->rig);
 }
 

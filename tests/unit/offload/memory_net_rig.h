@@ -1,14 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A memory server and its workers on a fabric (net/loopback.h): memory_rig.h over net. */
+/* A memory server and its workers over net, all in this thread: memory_rig.h on a fabric (net/loopback.h) or
+ * on the network. */
 #ifndef QY_TESTS_OFFLOAD_MEMORY_NET_RIG_H
 #define QY_TESTS_OFFLOAD_MEMORY_NET_RIG_H
 
 #include "tests/unit/offload/memory_rig.h"
 
-enum { NET_WORKERS = 2, NET_TIMEOUT = 1000000, NET_GRACE = 50000000 };
+enum {
+    NET_WORKERS = 2,
+    NET_TIMEOUT = 1000000,
+    NET_REAL_TIMEOUT = 1000000000,
+    NET_GRACE = 50000000
+};
+
+struct net_bed;
 
 /* A worker's end. */
 struct net_line {
+    struct net_bed *bed;
     struct qy_node *node;
     struct qy_peer *peer;
     enum qy_status status; /* of the last question */
@@ -16,14 +25,14 @@ struct net_line {
 
 struct net_bed {
     struct memory_rig rig;
-    struct qy_fabric *fabric;
+    struct qy_fabric *fabric; /* NULL: the network */
     struct qy_node *server;
     struct net_line lines[NET_WORKERS];
     struct memory_worker workers[NET_WORKERS];
 };
 extern const char *const net_addresses[NET_WORKERS];
 
-/* Worker 0 is connected and open. params: of the fabric, but for its allocator. */
+/* Worker 0 is connected and open. params: of the fabric, but for its allocator; NULL: the network. */
 struct memory_worker *net_bed_open(struct net_bed *bed, const struct memory_form *form,
                                    const struct qy_fabric_params *params);
 void net_bed_close(struct net_bed *bed);
