@@ -47,6 +47,7 @@ static enum qy_status read_settings(struct qyi_app *app, struct qy_error *err)
         {qyi_setting_rows, qyi_setting_count, &app->program},
         {qy_cache_setting_rows, qy_cache_setting_count, &app->cache},
         {qy_retrieval_setting_rows, qy_retrieval_setting_count, &app->retrieval},
+        {qyi_net_setting_rows, qyi_net_setting_count, &app->net},
     };
     enum qy_status st =
         qy_config_open(&app->rt.mem, tables, sizeof tables / sizeof tables[0], &app->config, err);
@@ -89,16 +90,12 @@ static enum qy_status open_threads(struct qyi_app *app, struct qy_error *err)
     return qy_team_open(&app->rt.mem, &params, &app->rt.team, err);
 }
 
-enum qy_status qyi_app_open(const struct qyi_args *args, struct qyi_app *app, struct qy_error *err)
+enum qy_status qyi_app_start(struct qyi_app *app, struct qy_error *err)
 {
-    memset(app, 0, sizeof *app);
-    app->args = args;
+    const struct qyi_args *args = app->args;
     app->rt.mem = qy_allocator_system();
     app->rt.log = qy_log_stderr(QY_LOG_WARN);
-    enum qy_status st = read_settings(app, err);
-    if (st == QY_OK) {
-        st = qy_log_parse(app->runtime.log, &app->rt.log, err);
-    }
+    enum qy_status st = qy_log_parse(app->runtime.log, &app->rt.log, err);
     static const char *const levels[] = {"auto", "avx512", "avx2", "plain"};
     if (st == QY_OK) {
         qy_cpu_detect(&app->rt.cpu);
@@ -110,13 +107,26 @@ enum qy_status qyi_app_open(const struct qyi_args *args, struct qyi_app *app, st
     if (st == QY_OK) {
         st = open_threads(app, err);
     }
-    if (st == QY_OK && (args->trace != NULL || args->report != NULL)) {
+    if (st == QY_OK && args != NULL && (args->trace != NULL || args->report != NULL)) {
         st = qy_trace_open(&app->rt.mem, app->n_threads, 1u << 18, &app->rt.trace, err);
     }
     if (st != QY_OK) {
         qyi_app_close(app);
     }
     return st;
+}
+
+enum qy_status qyi_app_open(const struct qyi_args *args, struct qyi_app *app, struct qy_error *err)
+{
+    memset(app, 0, sizeof *app);
+    app->args = args;
+    app->rt.mem = qy_allocator_system();
+    const enum qy_status st = read_settings(app, err);
+    if (st != QY_OK) {
+        qyi_app_close(app);
+        return st;
+    }
+    return qyi_app_start(app, err);
 }
 
 void qyi_app_close(struct qyi_app *app)

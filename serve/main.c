@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "net/net.h"
-#include "serve/serve.h"
+#include "serve/memory_server.h"
 
 static int run(struct qyi_app *app)
 {
@@ -20,6 +20,8 @@ static int run(struct qyi_app *app)
         return qyi_cmd_doctor(app);
     case QYI_CALIBRATE:
         return qyi_cmd_calibrate(app);
+    case QYI_MEMORY:
+        return qyi_cmd_memory(app);
     case QYI_CONFIG:
         return qyi_cmd_config(app);
     case QYI_HELP:
@@ -35,6 +37,9 @@ int main(int argc, char **argv)
     struct qy_error err = {0};
 
     qy_net_give_signals_back();
+    if (argc == 1 && strcmp(argv[0], QYI_MEMORY_CHILD_NAME) == 0) {
+        return qyi_memory_child_main();
+    }
     if (argc > 1 && (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0)) {
         qyi_print_version();
         return 0;

@@ -8,8 +8,8 @@
 
 #define AT(member) offsetof(struct qyi_args, member)
 enum {
-    ALL =
-        QYI_GENERATE | QYI_TOKENIZE | QYI_EVAL | QYI_BENCH | QYI_DOCTOR | QYI_CONFIG | QYI_CALIBRATE
+    ALL = QYI_GENERATE | QYI_TOKENIZE | QYI_EVAL | QYI_BENCH | QYI_DOCTOR | QYI_CONFIG |
+          QYI_CALIBRATE | QYI_MEMORY
 };
 
 static const struct qyi_option options[] = {
@@ -97,6 +97,13 @@ static const struct qyi_option options[] = {
      "host; or host-discrete:<bytes>, as in host-discrete:256M, which copies its rows"},
     {NULL, "--link-gbps", "G", "device.link_gbps", 0, QYI_BENCH,
      "slow the steps' copies to and from the device down to G GB/s, each way (0: not limited)"},
+    {NULL, "--listen", "HOST:PORT", "net.listen", 0, QYI_MEMORY,
+     "where to listen; port 0: any that is free, which is told"},
+    {NULL, "--bytes", "SIZE", "net.bytes", 0, QYI_MEMORY, "memory for blocks, as in 8G"},
+    {NULL, "--key-file", "FILE", "net.key_file", 0, QYI_MEMORY,
+     "the key that those who ask must know"},
+    {NULL, "--new-key", "FILE", NULL, AT(new_key), QYI_MEMORY,
+     "write a new random key to FILE, for its owner's eyes only, and end"},
     {NULL, "--temp", "T", "sampling.temperature", 0, QYI_GENERATE,
      "temperature; 0 is greedy (default)"},
     {NULL, "--top-p", "P", "sampling.top_p", 0, QYI_GENERATE, "draw from this much probability"},
@@ -134,6 +141,8 @@ static const struct qyi_command_info commands[] = {
      "learn the codebook that a2ats+ or a2ats needs; or, with --reuse, which layers may share a "
      "choice",
      NULL},
+    {QYI_MEMORY, "memory", "--listen HOST:PORT --bytes SIZE --key-file FILE | --new-key FILE",
+     "a memory server: keeps blocks of other hosts' KV caches in this one's memory", NULL},
     {QYI_DOCTOR, "doctor", "", "what this machine and build can do, and what to fix", NULL},
     {QYI_CONFIG, "config", "", "every setting: value, source, range, meaning", NULL},
     {QYI_HELP, "help", "[COMMAND]", "this help; --man and --completion bash", NULL},

@@ -21,7 +21,8 @@ enum qyi_command {
     QYI_DOCTOR = 16,
     QYI_CONFIG = 32,
     QYI_HELP = 64,
-    QYI_CALIBRATE = 128
+    QYI_CALIBRATE = 128,
+    QYI_MEMORY = 256
 };
 enum { QYI_ENGINE = QYI_GENERATE | QYI_EVAL | QYI_BENCH };
 
@@ -37,6 +38,7 @@ struct qyi_args {
     const char *shape, *query_drift;       /* of bench decode */
     uint64_t heads, kv_heads, head_dim, layers;
     const char *output, *quality, *metric, *overlap; /* of calibrate */
+    const char *new_key;                             /* of memory */
     const char *texts[QYI_MAX_TEXTS];
     size_t n_texts;
     uint64_t tokens, iterations, sub_vectors, words;
@@ -87,6 +89,16 @@ struct qyi_settings {
 extern const struct qy_setting qyi_setting_rows[];
 extern const size_t qyi_setting_count;
 
+/* Of the network. */
+struct qyi_net_settings {
+    char listen[QY_SETTING_TEXT_BYTES], device[QY_SETTING_TEXT_BYTES];
+    char key_file[QY_SETTING_TEXT_BYTES];
+    uint64_t bytes; /* of a memory server, for blocks */
+    int64_t timeout_ms, spin_us, drain_ms;
+};
+extern const struct qy_setting qyi_net_setting_rows[];
+extern const size_t qyi_net_setting_count;
+
 /* ---- application --------------------------------------------------------------------------------- */
 
 struct qyi_app {
@@ -97,12 +109,16 @@ struct qyi_app {
     struct qy_cache_settings cache;
     struct qy_retrieval_settings retrieval;
     struct qyi_settings program;
+    struct qyi_net_settings net;
     uint32_t n_threads;
 };
 
 /* Settings in order, log, processor, topology, threads, trace. */
 QY_MUST enum qy_status qyi_app_open(const struct qyi_args *args, struct qyi_app *app,
                                     struct qy_error *err);
+/* The second half of it: log, processor, topology, threads by app->runtime, which is kept. args, if any, say
+ * whether there is a trace. */
+QY_MUST enum qy_status qyi_app_start(struct qyi_app *app, struct qy_error *err);
 /* Writes the trace file when one was asked for. */
 void qyi_app_close(struct qyi_app *app);
 
@@ -305,6 +321,7 @@ int qyi_cmd_eval(struct qyi_app *app);
 int qyi_cmd_bench(struct qyi_app *app);
 int qyi_cmd_doctor(struct qyi_app *app);
 int qyi_cmd_calibrate(struct qyi_app *app);
+int qyi_cmd_memory(struct qyi_app *app);
 int qyi_cmd_config(struct qyi_app *app);
 int qyi_cmd_help(const struct qyi_args *args);
 void qyi_print_version(void);

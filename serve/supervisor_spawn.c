@@ -72,7 +72,7 @@ static void forget_handlers(void)
 
 /* In the new process, which may be a copy of one with threads: system calls only. word is scratch. */
 _Noreturn static void become_child(const char *program, char *const *argv, pid_t parent, int socket,
-                         struct qyi_word *word)
+                                   struct qyi_word *word)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) {

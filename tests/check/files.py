@@ -29,7 +29,7 @@ def main():
             sys.exit(f"{path}: no setting is said to come from it")
 
     man, script = quarry("help", "--man"), quarry("help", "--completion", "bash")
-    for word in ("generate", "tokenize", "eval", "bench", "doctor", "config", "policy", "budget"):
+    for word in ("generate", "tokenize", "eval", "bench", "doctor", "config", "memory", "policy", "budget"):
         if word not in man or word not in script:
             sys.exit(f"'{word}' is missing in the man page or the completion")
     if ".TH " not in man:

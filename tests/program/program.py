@@ -270,7 +270,7 @@ class Others(Case):
         shown = run("eval", "ppl", "--policy", "help")
         self.assertEqual(shown.returncode, 0)
         self.assertRegex(shown.stdout, rb"(?m)^  exact ")
-        for command in ("generate", "tokenize", "eval", "bench", "doctor", "config"):
+        for command in ("generate", "tokenize", "eval", "bench", "memory", "doctor", "config"):
             shown = run("help", command)
             self.assertEqual(shown.returncode, 0)
             self.assertEqual(shown.stdout, run(command, "--help").stdout)
