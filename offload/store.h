@@ -36,6 +36,9 @@ struct qyi_store_request {
     size_t done; /* bytes so far                                                    */
     struct qyi_store_batch *batch;
     struct qyi_store_request *next;
+    /* the store's own */
+    uint64_t tried;
+    uint32_t left, copy;
 };
 
 /* Borrowed until it is done, that is n_left is 0, or a reset. The zero value is done. */

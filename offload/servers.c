@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The store on memory servers: what waits is dealt out to questions; batches, reset. See servers.h. */
+#include "offload/servers_internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+static struct qyi_servers *servers_of(struct qyi_store *store)
+{
+    return (struct qyi_servers *)(void *)store;
+}
+
+void qyi_servers_finish(struct qyi_servers *s, struct qyi_store_request *r, int error)
+{
+    struct qyi_store_batch *batch = r->batch;
+    const uint32_t number = (uint32_t)(r - batch->requests);
+
+    r->error = error;
+    r->next = NULL;
+    batch->n_left--;
+    if (error != 0) {
+        s->counts.failures++;
+        if (!batch->failed || number < batch->first_bad) {
+            batch->failed = 1;
+            batch->first_bad = number;
+        }
+    } else if (r->op == QYI_STORE_READ) {
+        s->counts.reads++;
+        s->counts.read_bytes += r->bytes;
+    } else {
+        s->counts.writes++;
+        s->counts.written_bytes += r->bytes;
+    }
+}
+
+void qyi_servers_wait_again(struct qyi_servers *s, struct qyi_store_request *r)
+{
+    r->next = s->first;
+    s->first = r;
+    s->last = s->last != NULL ? s->last : r;
+}
+
+/* ---- writes ----------------------------------------------------------------------------------- */
+
+/* One copy of a block. 0: no message is free. */
+static int send_copy(struct qyi_servers *s, struct qyi_store_request *r, uint32_t server)
+{
+    struct qyi_servers_message *m = qyi_message_take(s, QYI_MESSAGE_PUT, server);
+    const struct qyi_store_name *name = &r->name;
+    const struct qyi_remote_put put = {.serial = name->serial,
+                                       .generation = name->generation,
+                                       .sequence = name->sequence,
+                                       .block = name->block};
+
+    if (m == NULL) {
+        return 0;
+    }
+    memcpy(m->request.head, &put, sizeof(put));
+    m->request.op = QYI_REMOTE_PUT;
+    m->request.head_bytes = sizeof(put);
+    m->request.payload = r->data;
+    m->request.payload_bytes = r->bytes;
+    m->parts[0] = r;
+    m->n_parts = 1;
+    r->tried |= (uint64_t)1 << server;
+    r->left++;
+    s->servers[server].free_blocks--;
+    qyi_message_send(s, m);
+    return 1;
+}
+
+/* 1: it waits no more: copies are on their way, or it failed. */
+static int start_write(struct qyi_servers *s, struct qyi_store_request *r)
+{
+    struct qyi_place *place = &s->places[r->slot];
+
+    while (place->n + r->left < s->params.copies) {
+        const uint32_t server = qyi_place_choose(s, place, r->tried);
+
+        if (server == UINT32_MAX) {
+            break;
+        }
+        if (!send_copy(s, r, server)) {
+            return r->left > 0;
+        }
+    }
+    if (r->left == 0 && place->n == 0) {
+        qyi_servers_finish(s, r, ENOSPC); /* nobody is there, or all are full */
+    } else if (r->left == 0) {
+        r->done = r->bytes;
+        qyi_servers_finish(s, r, 0);
+    }
+    return 1;
+}
+
+/* ---- reads ------------------------------------------------------------------------------------ */
+
+static void add_range(struct qyi_servers_message *m, const struct qyi_place *place,
+                      struct qyi_store_request *r)
+{
+    const struct qyi_remote_read range = {.serial = place->name.serial,
+                                          .at = r->at,
+                                          .bytes = r->bytes,
+                                          .sequence = place->name.sequence,
+                                          .block = place->name.block};
+
+    memcpy(m->payload + m->n_parts * sizeof(range), &range, sizeof(range));
+    m->parts[m->n_parts++] = r;
+    m->bytes += r->bytes;
+    m->fold = qyi_remote_fold(m->fold, place->name.generation);
+}
+
+static void send_ranges(struct qyi_servers *s, struct qyi_servers_message *m)
+{
+    const struct qyi_remote_count count = {.n = m->n_parts};
+
+    memcpy(m->request.head, &count, sizeof(count));
+    m->request.op = QYI_REMOTE_READ;
+    m->request.head_bytes = sizeof(count);
+    m->request.payload = m->payload;
+    m->request.payload_bytes = m->n_parts * sizeof(struct qyi_remote_read);
+    m->request.reply = m->n_parts == 1 ? m->parts[0]->data : m->reply;
+    m->request.reply_capacity = m->n_parts == 1 ? m->parts[0]->bytes : s->params.answer_bytes;
+    qyi_message_send(s, m);
+}
+
+/* A message of the server that has room for the range; NULL: none is free. open: [servers] being filled. */
+static struct qyi_servers_message *message_for(struct qyi_servers *s,
+                                               struct qyi_servers_message **open, uint32_t server,
+                                               const struct qyi_store_request *r)
+{
+    struct qyi_servers_message *m = open[server];
+
+    if (m != NULL && (m->n_parts == s->max_parts || m->bytes + r->bytes > s->params.answer_bytes)) {
+        send_ranges(s, m);
+        open[server] = m = NULL;
+    }
+    if (m == NULL) {
+        open[server] = m = qyi_message_take(s, QYI_MESSAGE_READ, server);
+    }
+    return m;
+}
+
+/* 1: it waits no more. */
+static int start_read(struct qyi_servers *s, struct qyi_store_request *r,
+                      struct qyi_servers_message **open)
+{
+    const struct qyi_place *place = &s->places[r->slot];
+    int may_come;
+    const uint32_t copy = qyi_place_readable(s, place, r->tried, &may_come);
+
+    if (copy == UINT32_MAX) {
+        if (!may_come) {
+            qyi_servers_finish(s, r, ENODATA);
+        }
+        return !may_come;
+    }
+    struct qyi_servers_message *m = message_for(s, open, place->copies[copy].server, r);
+    if (m == NULL) {
+        return 0;
+    }
+    r->copy = copy;
+    add_range(m, place, r);
+    return 1;
+}
+
+/* ---- all that waits --------------------------------------------------------------------------- */
+
+/* Deals out what waits, in its order, as far as there are messages and servers. */
+static void deal(struct qyi_servers *s)
+{
+    struct qyi_servers_message *open[QYI_SERVERS_MOST] = {NULL};
+    struct qyi_store_request *r = s->first;
+    struct qyi_store_request *kept_first = NULL;
+    struct qyi_store_request *kept_last = NULL;
+
+    s->first = s->last = NULL;
+    while (r != NULL) {
+        struct qyi_store_request *next = r->next;
+        const int gone = s->free == NULL           ? 0
+                         : r->op == QYI_STORE_READ ? start_read(s, r, open)
+                                                   : start_write(s, r);
+
+        if (!gone) {
+            r->next = NULL;
+            if (kept_last != NULL) {
+                kept_last->next = r;
+            } else {
+                kept_first = r;
+            }
+            kept_last = r;
+        }
+        r = next;
+    }
+    s->first = kept_first;
+    s->last = kept_last;
+    for (uint32_t i = 0; i < s->params.n; i++) {
+        if (open[i] != NULL) {
+            send_ranges(s, open[i]);
+        }
+    }
+}
+
+static void servers_poll(struct qyi_store *store)
+{
+    struct qyi_servers *s = servers_of(store);
+
+    qyi_messages_poll(s);
+    if (s->first != NULL && !s->resetting) {
+        deal(s);
+        qyi_messages_poll(s);
+    }
+}
+
+static int is_valid(const struct qyi_servers *s, const struct qyi_store_request *r)
+{
+    if (r->slot >= s->n_slots || r->data == NULL || r->bytes == 0 || r->at > s->block_bytes ||
+        r->bytes > s->block_bytes - r->at) {
+        return 0;
+    }
+    return r->op == QYI_STORE_READ ? s->places[r->slot].n > 0
+                                   : r->at == 0 && r->bytes == s->block_bytes;
+}
+
+static enum qy_status servers_submit(struct qyi_store *store, struct qyi_store_batch *batch)
+{
+    struct qyi_servers *s = servers_of(store);
+
+    if (s->resetting) {
+        return QY_ERR_DEVICE;
+    }
+    for (uint32_t i = 0; i < batch->n; i++) {
+        if (!is_valid(s, &batch->requests[i])) {
+            return QY_ERR_INVALID;
+        }
+    }
+    batch->n_left = batch->n;
+    batch->failed = 0;
+    for (uint32_t i = 0; i < batch->n; i++) {
+        struct qyi_store_request *r = &batch->requests[i];
+
+        r->done = 0;
+        r->error = 0;
+        r->batch = batch;
+        r->next = NULL;
+        r->tried = 0;
+        r->left = 0;
+        if (r->op == QYI_STORE_WRITE) {
+            s->places[r->slot] = (struct qyi_place){.name = r->name};
+        }
+        if (s->last != NULL) {
+            s->last->next = r;
+        } else {
+            s->first = r;
+        }
+        s->last = r;
+    }
+    servers_poll(store);
+    return QY_OK;
+}
+
+static uint64_t deadline_of(const struct qyi_servers *s, uint64_t timeout_ns)
+{
+    const uint64_t now = qy_node_now(s->params.node);
+
+    return timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
+}
+
+static enum qy_status servers_wait(struct qyi_store *store, const struct qyi_store_batch *batch,
+                                   uint64_t timeout_ns)
+{
+    struct qyi_servers *s = servers_of(store);
+    const uint64_t deadline = deadline_of(s, timeout_ns);
+
+    for (;;) {
+        servers_poll(store);
+        if (batch->n_left == 0) {
+            return batch->failed ? QY_ERR_DEVICE : QY_OK;
+        }
+        if (qy_node_now(s->params.node) >= deadline) {
+            return QY_ERR_TIMEOUT;
+        }
+        qy_node_wait(s->params.node, deadline);
+    }
+}
+
+/* Is anything under way that names memory of a caller's; all != 0: or of the store's own? */
+int qyi_servers_are_busy(const struct qyi_servers *s, int all)
+{
+    for (uint32_t i = 0; i < s->n_messages; i++) {
+        const struct qyi_servers_message *m = &s->messages[i];
+
+        if (m->posted && (all || m->kind == QYI_MESSAGE_PUT || m->kind == QYI_MESSAGE_READ)) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+static enum qy_status servers_reset(struct qyi_store *store, uint64_t timeout_ns)
+{
+    struct qyi_servers *s = servers_of(store);
+    const uint64_t deadline = deadline_of(s, timeout_ns);
+
+    s->resetting = 1;
+    for (;;) {
+        while (s->first != NULL) {
+            struct qyi_store_request *r = s->first;
+
+            s->first = r->next;
+            s->last = s->first != NULL ? s->last : NULL;
+            if (r->left == 0) { /* else the last of its copies finishes it */
+                qyi_servers_finish(s, r, ECANCELED);
+            }
+        }
+        qyi_messages_poll(s); /* questions have deadlines: they end */
+        if (!qyi_servers_are_busy(s, 0) && s->ready == NULL && s->first == NULL) {
+            s->resetting = 0;
+            return QY_OK;
+        }
+        if (qy_node_now(s->params.node) >= deadline) {
+            return QY_ERR_TIMEOUT;
+        }
+        qy_node_wait(s->params.node, deadline);
+    }
+}
+
+static void servers_release(struct qyi_store *store, uint32_t slot)
+{
+    struct qyi_servers *s = servers_of(store);
+    struct qyi_place *place = &s->places[slot];
+
+    for (uint32_t i = 0; i < place->n; i++) {
+        struct qyi_server *v = &s->servers[place->copies[i].server];
+
+        if (!qyi_copy_is_there(s, &place->copies[i]) || v->n_drops == s->max_drops) {
+            continue; /* it has forgotten the block itself; or will with the session */
+        }
+        v->drops[v->n_drops++] = (struct qyi_remote_drop){.serial = place->name.serial,
+                                                          .generation = place->name.generation,
+                                                          .sequence = place->name.sequence,
+                                                          .first = place->name.block,
+                                                          .n = 1};
+    }
+    place->n = 0;
+}
+
+static struct qyi_store_stats *servers_counts(struct qyi_store *store)
+{
+    return &servers_of(store)->counts;
+}
+
+const struct qyi_store_ops qyi_servers_ops = {.submit = servers_submit,
+                                              .poll = servers_poll,
+                                              .wait = servers_wait,
+                                              .reset = servers_reset,
+                                              .release = servers_release,
+                                              .stats = servers_counts,
+                                              .close = qyi_servers_close};
