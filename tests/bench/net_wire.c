@@ -4,7 +4,7 @@
  * The ceiling is ucx_perftest's am_lat and am_bw over the same transport (UCX_TLS=tcp,self), and the sizes are
  * its own; its latency is half a round trip, and so is ours.
  *
- *   net_wire [host:port to listen on, 127.0.0.1:0]
+ *   net_wire [host:port to listen on, 127.0.0.1:0 [only this size]]
  */
 #include "net/wire.h"
 
@@ -256,6 +256,9 @@ int main(int argc, char **argv)
         ops->progress(end.wire);
     }
     for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {
+        if (argc > 2 && strtoull(argv[2], NULL, 10) != sizes[s]) {
+            continue;
+        }
         const uint32_t rounds = sizes[s] <= 65536 ? MAX_ROUNDS : (uint32_t)((256 << 20) / sizes[s]);
         double rate = 0;
 

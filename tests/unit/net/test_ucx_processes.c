@@ -160,6 +160,19 @@ static void peer_started_again_on_its_port_is_reached_again(void **state)
     bed_close(&end);
 }
 
+/* UCX tells of settings that it does not know on stdout, before the peer's address, and goes on without. */
+static void peer_takes_every_setting(void **state)
+{
+    struct peer peer;
+
+    (void)state;
+    setenv("UCX_LOG_LEVEL", "warn", 1);
+    start_peer(&peer, "127.0.0.1:0");
+    unsetenv("UCX_LOG_LEVEL");
+    end_peer(&peer);
+    assert_memory_equal(peer.address, "127.0.0.1:", 10);
+}
+
 /* ---- stopped --------------------------------------------------------------------------------- */
 
 /* Nobody tells of it, closing does not wait for it, and nothing of ours is touched when it goes on. */
@@ -285,6 +298,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(peer_killed_while_idle_is_noticed),
         cmocka_unit_test(peer_killed_with_much_under_way_gives_all_of_it_back),
         cmocka_unit_test(peer_started_again_on_its_port_is_reached_again),
+        cmocka_unit_test(peer_takes_every_setting),
         cmocka_unit_test(peer_stopped_is_not_noticed_and_is_closed_all_the_same),
         cmocka_unit_test(two_threads_talk_each_by_its_own_wire),
     };
