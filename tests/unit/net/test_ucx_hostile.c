@@ -219,7 +219,7 @@ static void message_that_names_no_connection_is_dropped(void **state)
     BED_UNTIL((ucp_worker_progress(f->stranger.worker), f->a.n_broke == 1), &f->a, &f->b);
 }
 
-/* UCX 1.13 itself ends the process on bytes that begin like its own and are not (README, what is not protected):
+/* UCX 1.13 itself ends the process on bytes that begin like its own and are not (SECURITY.md):
  * here are those of who knocks by mistake. */
 static void somebody_who_knocks_by_mistake_disturbs_nobody(void **state)
 {
