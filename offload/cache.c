@@ -41,18 +41,35 @@ static enum qy_status check_params(const struct qy_cache_params *p, struct qy_er
     return QY_OK;
 }
 
-/* n_slots: blocks that the disk tier's file is to hold; 0: there is none, or host memory holds all. */
+/* cache.host_bytes; auto is, with memory servers, what must be here, and frames of blocks on their way. */
+static uint64_t host_bytes(const struct qy_cache *cache)
+{
+    const uint64_t given = cache->params.settings.host_bytes;
+
+    return given > 0 || !qyi_home_far_is_remote(&cache->params)
+               ? given
+               : (qyi_home_far_least(cache) + QYI_FAR_WRITES) * cache->layout.block_bytes;
+}
+
+/* n_slots: blocks that the far home is to hold; 0: there is none, or host memory holds all. */
 static enum qy_status open_home(struct qy_cache *cache, uint64_t fixed_bytes, uint32_t *n_slots,
                                 struct qy_error *err)
 {
     const struct qy_cache_params *p = &cache->params;
     const uint64_t most = (uint64_t)cache->max_blocks * p->max_sequences;
-    const uint64_t on_disk = qyi_home_far_blocks(cache);
-    const uint64_t slots = on_disk < most ? on_disk : most;
+    const uint64_t far_blocks = qyi_home_far_blocks(cache);
+    const uint64_t slots = far_blocks < most ? far_blocks : most;
     struct qy_memory_info memory;
     uint32_t n_blocks;
 
-    if (p->settings.disk_bytes > 0 && on_disk < 2) {
+    if (qyi_home_far_is_remote(p) && far_blocks < 2) {
+        return qy_error_set(
+            err, QY_ERR_NOMEM,
+            "net.memory: the servers have room for %llu blocks of %zu bytes; at least "
+            "2 are needed; give them more bytes, or use others",
+            (unsigned long long)far_blocks, cache->layout.block_bytes);
+    }
+    if (p->settings.disk_bytes > 0 && far_blocks < 2) {
         return qy_error_set(err, QY_ERR_CONFIG,
                             "cache.disk_bytes: %llu bytes; one block takes %zu, and at least 2 are "
                             "accepted; raise it, or set 0 for no disk tier",
@@ -62,7 +79,7 @@ static enum qy_status open_home(struct qy_cache *cache, uint64_t fixed_bytes, ui
     const struct qyi_sizing want = {.max_sequences = cache->params.max_sequences,
                                     .max_tokens = cache->params.max_tokens,
                                     .total_tokens = cache->params.total_tokens,
-                                    .host_bytes = cache->params.settings.host_bytes,
+                                    .host_bytes = host_bytes(cache),
                                     .usable_bytes = memory.usable,
                                     .fixed_bytes =
                                         fixed_bytes + qyi_home_far_bytes(cache, slots, most),
@@ -72,7 +89,7 @@ static enum qy_status open_home(struct qy_cache *cache, uint64_t fixed_bytes, ui
     if (st != QY_OK) {
         return st;
     }
-    /* one place of the file stays free: a block that must come up can always change with another */
+    /* one place of the store stays free: a block that must come up can always change with another */
     const uint64_t ids = slots > 0 && n_blocks + slots - 1 < most ? n_blocks + slots - 1 : most;
     *n_slots = n_blocks < most ? (uint32_t)slots : 0;
     return qyi_home_open(cache->rt, &cache->layout, n_blocks,
@@ -181,7 +198,10 @@ static enum qy_status open_parts(struct qy_cache *cache, struct qy_error *err)
         return st;
     }
     cache->max_blocks = (uint32_t)qyi_layout_blocks(&cache->layout, p->max_tokens);
-    st = open_home(cache, qyi_reserve_bytes(cache), &n_slots, err);
+    st = qyi_home_far_connect(cache, err);
+    if (st == QY_OK) {
+        st = open_home(cache, qyi_reserve_bytes(cache), &n_slots, err);
+    }
     if (st != QY_OK) {
         return st;
     }
@@ -222,6 +242,10 @@ enum qy_status qy_cache_open(const struct qy_cache_params *params, struct qy_cac
         return qy_error_set(err, QY_ERR_NOMEM, "cache: out of memory at open");
     }
     c->params = *params;
+    if (params->servers) {
+        c->servers = *params->servers;
+        c->params.servers = &c->servers;
+    }
     c->rt = params->rt;
     c->dev = params->dev;
     c->cuts_lists = qy_device_caps(params->dev)->deterministic;

@@ -130,6 +130,7 @@ struct qy_cache {
     struct qyi_home home;
     struct qyi_tier tier;
     struct qyi_home_far far;
+    struct qy_cache_servers servers; /* params.servers */
     struct qyi_selection_rule rule;
     struct qy_cache_cost cost; /* behind rule.min_tokens */
     struct qyi_audit audit;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Opening and closing of the disk tier: the refusals, the file, its tables and staging. See home_far.h. */
+/* Opening and closing of the far home: the refusals, the store, its tables and staging. See home_far.h. */
 #include "offload/cache.h"
 
 #include <stdio.h>
@@ -19,46 +19,92 @@ static int reads_rows(const struct qy_cache *cache)
     return !ops->reads_rows || ops->reads_rows(p->retrieval, (uint32_t)p->settings.window);
 }
 
+/* What asks for a far home, and where its rows are then, for messages. */
+struct words {
+    const char *setting, *place, *off;
+};
+
+static struct words words_of(const struct qy_cache_params *p)
+{
+    static const struct words of_disk = {"cache.disk_bytes", "on a disk",
+                                         "set cache.disk_bytes = 0"};
+    static const struct words of_servers = {"net.memory", "on memory servers",
+                                            "leave net.memory empty"};
+
+    return qyi_home_far_is_remote(p) ? of_servers : of_disk;
+}
+
 enum qy_status qyi_home_far_check(const struct qy_cache *cache, struct qy_error *err)
 {
     const struct qy_cache_params *p = &cache->params;
+    const struct words w = words_of(p);
 
-    if (p->settings.disk_bytes == 0) {
+    if (p->settings.disk_bytes == 0 && !qyi_home_far_is_remote(p)) {
         return QY_OK;
+    }
+    if (p->settings.disk_bytes > 0 && qyi_home_far_is_remote(p)) {
+        return qy_error_set(err, QY_ERR_CONFIG,
+                            "cache.disk_bytes: with memory servers (net.memory) blocks go there; "
+                            "set one of both to nothing");
     }
     if (qy_device_caps(cache->dev)->unified) {
         return qy_error_set(err, QY_ERR_CONFIG,
-                            "cache.disk_bytes: this device shares the host's memory and reads all "
-                            "rows there; a disk tier is for a device with memory of its own "
-                            "(--device host-discrete:SIZE); set cache.disk_bytes = 0");
+                            "%s: this device shares the host's memory and reads all rows there; "
+                            "rows %s are for a device with memory of its own (--device "
+                            "host-discrete:SIZE); %s",
+                            w.setting, w.place, w.off);
     }
     if (reads_rows(cache)) {
-        return qy_error_set(
-            err, QY_ERR_CONFIG,
-            "cache.disk_bytes: policy '%.60s' reads keys or values to choose, as it "
-            "is set up; with a disk tier accepted are policies that choose by "
-            "their index alone (dense, window, quest, a2ats+ without "
-            "retrieval.rerank = exact and retrieval.estimate); set "
-            "cache.disk_bytes = 0",
-            p->policy->name);
+        return qy_error_set(err, QY_ERR_CONFIG,
+                            "%s: policy '%.60s' reads keys or values to choose, as it is set up; "
+                            "with rows %s accepted are policies that choose by their index alone "
+                            "(dense, window, quest, a2ats+ without retrieval.rerank = exact and "
+                            "retrieval.estimate); %s",
+                            w.setting, p->policy->name, w.place, w.off);
     }
     if (p->settings.prefetch != QY_PREFETCH_OFF) {
-        return qy_error_set(
-            err, QY_ERR_CONFIG,
-            "step.prefetch: rows on a disk are not pulled ahead of their choice; set "
-            "step.prefetch = off, or cache.disk_bytes = 0");
+        return qy_error_set(err, QY_ERR_CONFIG,
+                            "step.prefetch: rows %s are not pulled ahead of their choice; set "
+                            "step.prefetch = off, or %s",
+                            w.place, w.off);
     }
     if (cache->audit.rate > 0.0) {
         return qy_error_set(err, QY_ERR_CONFIG,
-                            "retrieval.audit_rate: an audit reads all rows, and cache.disk_bytes "
-                            "has some on a disk; set one of both to 0");
+                            "retrieval.audit_rate: an audit reads all rows, and with %s some are "
+                            "%s; set retrieval.audit_rate = 0, or %s",
+                            w.setting, w.place, w.off);
     }
     return QY_OK;
 }
 
+enum qy_status qyi_home_far_connect(struct qy_cache *cache, struct qy_error *err)
+{
+    const struct qy_cache_params *p = &cache->params;
+
+    if (!qyi_home_far_is_remote(p)) {
+        return QY_OK;
+    }
+    const struct qyi_servers_params params = {.rt = cache->rt,
+                                              .node = p->servers->node,
+                                              .peers = p->servers->peers,
+                                              .n = p->servers->n,
+                                              .copies = p->servers->copies,
+                                              .depth = p->servers->depth,
+                                              .call_bytes = p->servers->call_bytes,
+                                              .answer_bytes = p->servers->answer_bytes,
+                                              .layout = &cache->layout,
+                                              .group = cache->group,
+                                              .max_sequences = p->max_sequences,
+                                              .max_blocks = cache->max_blocks,
+                                              .timeout_ns = 3 * p->servers->timeout_ns};
+    return qyi_servers_open(&params, &cache->far.store, err);
+}
+
 uint64_t qyi_home_far_blocks(const struct qy_cache *cache)
 {
-    return cache->params.settings.disk_bytes / cache->layout.block_bytes;
+    return qyi_home_far_is_remote(&cache->params)
+               ? qyi_servers_room(cache->far.store)
+               : cache->params.settings.disk_bytes / cache->layout.block_bytes;
 }
 
 static size_t pages(size_t bytes)
@@ -150,7 +196,10 @@ static int open_lists(struct qy_cache *cache)
     d->slots = qy_alloc_zero(mem, ids * sizeof(*d->slots));
     d->last_use = qy_alloc_zero(mem, ids * sizeof(*d->last_use));
     d->footers = qy_alloc_zero(mem, d->n_slots * d->footer_bytes);
-    d->sums = qy_alloc_zero(mem, (size_t)d->n_slots * d->slot_pages * sizeof(*d->sums));
+    const int sums = !qyi_home_far_is_remote(&cache->params); /* servers check what they answer */
+    if (sums) {
+        d->sums = qy_alloc_zero(mem, (size_t)d->n_slots * d->slot_pages * sizeof(*d->sums));
+    }
     d->n_ram = qy_alloc_zero(mem, items * sizeof(*d->n_ram));
     d->tables = qy_alloc_zero(mem, items * cache->max_blocks * sizeof(*d->tables));
     d->gathers = qy_alloc_zero(mem, items * sizeof(*d->gathers));
@@ -161,47 +210,72 @@ static int open_lists(struct qy_cache *cache)
     for (int i = 0; i < QYI_FAR_PARTS; i++) {
         missing |= open_reads(mem, PART_READS, part_bytes(cache), &d->parts[i]);
     }
-    return missing || !d->free_slots || !d->slots || !d->last_use || !d->footers || !d->sums ||
-           !d->n_ram || !d->tables || !d->gathers || !d->scratch;
+    return missing || !d->free_slots || !d->slots || !d->last_use || !d->footers ||
+           (sums && !d->sums) || !d->n_ram || !d->tables || !d->gathers || !d->scratch;
+}
+
+static enum qy_status open_disk(struct qy_cache *cache, uint32_t n_slots, struct qy_error *err)
+{
+    const struct qy_cache_settings *s = &cache->params.settings;
+    const struct qyi_disk_params params = {.rt = cache->rt,
+                                           .folder = s->disk_path,
+                                           .bytes = (uint64_t)n_slots * cache->layout.block_bytes,
+                                           .slot_bytes = cache->layout.block_bytes,
+                                           .engine = (enum qyi_disk_choice)s->disk_engine};
+
+    return qyi_disk_open(&params, &cache->far.store, err);
+}
+
+/* Host memory holds all blocks that may be asked for. */
+static void not_needed(struct qy_cache *cache)
+{
+    if (qyi_home_far_is_remote(&cache->params)) {
+        qy_log_write(&cache->rt->log, QY_LOG_INFO, "offload",
+                     "memory servers: host memory holds all that may be asked for: they are not "
+                     "used; a smaller cache.host_bytes uses them");
+        qyi_store_close(cache->far.store);
+        cache->far.store = NULL;
+    } else if (cache->params.settings.disk_bytes > 0) {
+        qy_log_write(&cache->rt->log, QY_LOG_INFO, "offload",
+                     "disk: host memory holds all that may be asked for: no file is opened");
+    }
 }
 
 enum qy_status qyi_home_far_open(struct qy_cache *cache, uint32_t n_slots, struct qy_error *err)
 {
-    const struct qy_cache_settings *s = &cache->params.settings;
     const struct qyi_layout *l = &cache->layout;
+    const int remote = qyi_home_far_is_remote(&cache->params);
     struct qyi_home_far *d = &cache->far;
     const uint32_t frames = qy_pool_total(cache->home.pool);
     const uint32_t step =
         cache->params.max_sequences + cache->params.max_step_tokens / l->block_tokens + 1;
-    const struct qyi_disk_params params = {.rt = cache->rt,
-                                           .folder = s->disk_path,
-                                           .bytes = (uint64_t)n_slots * l->block_bytes,
-                                           .slot_bytes = l->block_bytes,
-                                           .engine = (enum qyi_disk_choice)s->disk_engine};
 
     if (n_slots == 0) {
-        if (s->disk_bytes > 0) {
-            qy_log_write(&cache->rt->log, QY_LOG_INFO, "offload",
-                         "disk: host memory holds all that may be asked for: no file is opened");
-        }
+        not_needed(cache);
         return QY_OK;
     }
     d->n_slots = n_slots;
     d->slot_pages = (uint32_t)(l->block_bytes / QYI_DISK_PAGE);
     d->footer_bytes = footer_bytes(l);
-    d->timeout_ns = (uint64_t)s->copy_timeout_ms * 1000000;
+    d->timeout_ns = (uint64_t)cache->params.settings.copy_timeout_ms * 1000000;
     d->low_water = step < frames / 4 ? step : frames / 4;
     d->low_water += d->low_water == 0;
+    if (remote) {
+        /* a server that is away is waited for: three timeouts, and that of a question before */
+        const uint64_t least = 5 * cache->params.servers->timeout_ns;
+
+        d->timeout_ns = d->timeout_ns > least ? d->timeout_ns : least;
+        d->low_water = frames; /* blocks leave as soon as they may: their home is there */
+    }
     if (open_lists(cache)) {
         return qy_error_set(err, QY_ERR_NOMEM,
-                            "cache: out of memory for the tables of %u blocks "
-                            "on the disk",
-                            n_slots);
+                            "cache: out of memory for the tables of %u blocks %s", n_slots,
+                            words_of(&cache->params).place);
     }
     for (uint32_t i = 0; i < n_slots; i++) {
         d->free_slots[d->n_free++] = n_slots - 1 - i;
     }
-    return qyi_disk_open(&params, &d->store, err);
+    return remote ? qyi_servers_reserve(d->store, n_slots, err) : open_disk(cache, n_slots, err);
 }
 
 void qyi_home_far_close(struct qy_cache *cache)

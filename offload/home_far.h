@@ -24,6 +24,7 @@
 
 #include "offload/disk.h"
 #include "offload/layout.h"
+#include "offload/servers.h"
 
 enum { QYI_FAR_WRITES = 16, QYI_FAR_PARTS = 2 };
 
@@ -87,7 +88,15 @@ struct qyi_home_far {
     char fault[256]; /* what failed last, in words */
 };
 
-/* home_far.c: QY_ERR_CONFIG: a unified device, or a policy that reads rows, cannot have a disk tier.
+/* home_far.c: are blocks to go to memory servers? */
+static inline int qyi_home_far_is_remote(const struct qy_cache_params *params)
+{
+    return params->servers != NULL && params->servers->n > 0;
+}
+/* Opens the store on memory servers, which says how much they hold; without servers nothing.
+ * [setup] [alloc] */
+QY_MUST enum qy_status qyi_home_far_connect(struct qy_cache *cache, struct qy_error *err);
+/* QY_ERR_CONFIG: a unified device, or a policy that reads rows, cannot have a disk tier.
  * Nothing when cache.disk_bytes is 0. [setup] */
 QY_MUST enum qy_status qyi_home_far_check(const struct qy_cache *cache, struct qy_error *err);
 /* Blocks that must be in host memory at once, at the least: sinks, windows, and those of a step. */

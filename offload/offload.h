@@ -77,6 +77,20 @@ struct qy_kv_shape {
 struct qy_cache;
 struct qy_sequence;
 
+struct qy_node;
+struct qy_peer;
+
+/* Memory servers (net/net.h, memory.h) that hold the sealed blocks of a cache. */
+struct qy_cache_servers {
+    struct qy_node *node;            /* kept until close; of the cache's owner thread          */
+    struct qy_peer *const *peers;    /* [n] kept until close; the array is copied               */
+    uint32_t n, copies;              /* copies of each block, on as many servers: 1 .. 4        */
+    uint32_t depth;                  /* as the node has it                                      */
+    size_t call_bytes, answer_bytes; /* what servers take and give; a message of each is reserved
+                                        for every question that may be under way                */
+    uint64_t timeout_ns;             /* of a question, as the node has it                       */
+};
+
 struct qy_cache_params {
     const struct qy_runtime *rt; /* kept until close                               */
     struct qy_device *dev;       /* kept until close                               */
@@ -89,10 +103,11 @@ struct qy_cache_params {
     const struct qy_codebook *codebook; /* kept; what policy->codebook asks for           */
     const struct qy_retrieval_settings *retrieval; /* kept; NULL: the defaults             */
     struct qy_budget budget;
-    uint32_t max_sequences;   /* open at once                                    */
-    uint32_t max_tokens;      /* of one sequence                                 */
-    uint32_t max_step_tokens; /* of one step, all sequences together               */
-    uint64_t total_tokens;    /* that all sequences together may need; 0 =
+    const struct qy_cache_servers *servers; /* borrowed; NULL: none                          */
+    uint32_t max_sequences;                 /* open at once                                    */
+    uint32_t max_tokens;                    /* of one sequence                                 */
+    uint32_t max_step_tokens;               /* of one step, all sequences together               */
+    uint64_t total_tokens;                  /* that all sequences together may need; 0 =
                                  max_sequences * max_tokens. Sizes the pool when
                                  settings.host_bytes is 0                          */
     /* Watches selections; NULL: nobody does. Called by the owner after select, for each (slice of
@@ -292,6 +307,10 @@ struct qy_cache_stats {
         disk_written_bytes;      /* requests that were done */
     uint64_t disk_failures;      /* blocks that stayed in host memory, because writing failed    */
     int disk_uring, disk_direct; /* 1: io_uring, 0: threads; 1: O_DIRECT, 0: buffered        */
+    /* Of memory servers; else 0: blocks' bytes there (copies counted once), and what was done. */
+    uint64_t remote_bytes;
+    uint64_t remote_reads, remote_read_bytes, remote_writes, remote_written_bytes;
+    uint64_t remote_failures; /* blocks that stayed in host memory, because nobody took them   */
 };
 void qy_cache_stats(const struct qy_cache *cache, struct qy_cache_stats *stats);
 /* What failed last in a step, where there are words for it (reads of the disk tier: sequence, block, place

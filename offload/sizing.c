@@ -19,17 +19,18 @@ static enum qy_status size_given(const struct qyi_layout *layout, const struct q
     if (want->disk_blocks > 0 && *n < want->least_blocks && *n < most) {
         return qy_error_set(
             err, QY_ERR_NOMEM,
-            "cache.host_bytes '%s': with a disk tier the sinks and windows of %u sequences "
+            "cache.host_bytes '%s': with a far home the sinks and windows of %u sequences "
             "and of a step need %s; raise it",
             given, want->max_sequences,
             qy_format_size(want->least_blocks * layout->block_bytes, need, sizeof(need)));
     }
     if (*n + want->disk_blocks < one) {
-        return qy_error_set(err, QY_ERR_NOMEM,
-                            "cache.host_bytes '%s': one sequence of %u tokens needs %s of KV; "
-                            "raise cache.host_bytes or cache.disk_bytes, or lower --ctx",
-                            given, want->max_tokens,
-                            qy_format_size(one * layout->block_bytes, need, sizeof(need)));
+        return qy_error_set(
+            err, QY_ERR_NOMEM,
+            "cache.host_bytes '%s': one sequence of %u tokens needs %s of KV; "
+            "raise cache.host_bytes, cache.disk_bytes or the memory servers' bytes, or "
+            "lower --ctx",
+            given, want->max_tokens, qy_format_size(one * layout->block_bytes, need, sizeof(need)));
     }
     if (*n * layout->block_bytes + want->fixed_bytes > want->usable_bytes) {
         return qy_error_set(err, QY_ERR_NOMEM,

@@ -86,6 +86,19 @@ static uint64_t home_token_bytes(const struct qyi_layout *l)
     return bytes;
 }
 
+static void remote_stats(const struct qy_cache *cache, struct qy_cache_stats *stats)
+{
+    const struct qyi_home_far *d = &cache->far;
+    const struct qyi_store_stats *done = qyi_store_stats(d->store);
+
+    stats->remote_bytes = (uint64_t)(d->n_slots - d->n_free) * cache->layout.block_bytes;
+    stats->remote_reads = done->reads;
+    stats->remote_read_bytes = done->read_bytes;
+    stats->remote_writes = done->writes;
+    stats->remote_written_bytes = done->written_bytes;
+    stats->remote_failures = d->write_failures;
+}
+
 static void disk_stats(const struct qy_cache *cache, struct qy_cache_stats *stats)
 {
     const struct qyi_home_far *d = &cache->far;
@@ -130,7 +143,9 @@ void qy_cache_stats(const struct qy_cache *cache, struct qy_cache_stats *stats)
     if (cache->tier.present) {
         tier_stats(cache, stats);
     }
-    if (cache->far.store) {
+    if (cache->far.store && qyi_home_far_is_remote(&cache->params)) {
+        remote_stats(cache, stats);
+    } else if (cache->far.store) {
         disk_stats(cache, stats);
     }
     memcpy(stats->stage_ns, cache->stage_ns, sizeof(stats->stage_ns));

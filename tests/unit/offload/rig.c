@@ -55,6 +55,7 @@ void rig_prepare(struct rig *rig, const struct rig_options *o)
         .max_sequences = or_default(o->max_sequences, 4),
         .max_tokens = or_default(o->max_tokens, 512),
         .max_step_tokens = or_default(o->max_step_tokens, 512),
+        .servers = o->servers,
         .total_tokens = o->total_tokens};
     snprintf(rig->params.settings.home_codec, sizeof(rig->params.settings.home_codec), "%s",
              o->home_codec ? o->home_codec : "f16");

@@ -42,6 +42,7 @@ struct rig_options {
     const char *device;    /* host                 */
     uint64_t device_bytes; /* of a discrete device; 0: what the device's spec says */
     struct qy_link link;
+    const struct qy_cache_servers *servers;
     uint64_t disk_bytes;      /* of a file in /var/tmp; 0: none */
     int disk_engine;          /* auto */
     enum qy_plan_mode plan;   /* auto */

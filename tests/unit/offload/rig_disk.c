@@ -29,6 +29,50 @@ void rig_verify(const struct qy_sequence *seq)
     }
 }
 
+enum { OUT = RIG_LAYERS * RIG_OUT };
+
+size_t rig_disk_run(struct rig *rig, float *out)
+{
+    struct qy_sequence *seqs[3] = {rig_sequence(rig), rig_sequence(rig), rig_sequence(rig)};
+    float *at = out;
+
+    rig_prefill(rig, seqs[0], 1, RIG_DISK_PREFILL, 64, at);
+    at += (size_t)RIG_DISK_PREFILL * RIG_OUT;
+    rig_prefill(rig, seqs[1], 2, 37, 64, at);
+    at += (size_t)37 * RIG_OUT;
+    tier_decode(rig, seqs, 1, RIG_DISK_DECODE, at);
+    at += (size_t)2 * RIG_DISK_DECODE * OUT;
+    rig_verify(seqs[0]);
+
+    assert_int_equal(qy_sequence_truncate(seqs[0], 377), QY_OK);
+    tier_decode(rig, seqs, 3, 10, at);
+    at += (size_t)20 * OUT;
+    assert_int_equal(qy_sequence_truncate(seqs[0], 85), QY_OK); /* in a block that is on the disk */
+    rig_verify(seqs[0]);
+    tier_decode(rig, seqs, 5, 10, at);
+    at += (size_t)20 * OUT;
+
+    assert_int_equal(qy_sequence_copy(seqs[2], seqs[0]), QY_OK);
+    rig_verify(seqs[2]);
+    qy_sequence_close(seqs[0]);
+    seqs[0] = seqs[2];
+    const struct rig_feed mixed[2] = {{.seq = seqs[0], .stream = 1, .n = 1, .out = at},
+                                      {.seq = seqs[1], .stream = 2, .n = 50, .out = at + OUT}};
+    assert_int_equal(rig_step(rig, mixed, 2), QY_OK);
+    at += (size_t)51 * OUT;
+    seqs[2] = rig_sequence(rig);
+    assert_int_equal(qy_sequence_fill_random(seqs[2], 336, 4), QY_OK);
+    const struct rig_feed last = {.seq = seqs[2], .stream = 1, .n = 40, .out = at};
+    assert_int_equal(rig_step(rig, &last, 1), QY_OK);
+    at += (size_t)40 * OUT;
+    tier_decode(rig, seqs + 1, 7, 10, at);
+    at += (size_t)20 * OUT;
+    for (int i = 0; i < 3; i++) {
+        rig_verify(seqs[i]);
+    }
+    return (size_t)(at - out);
+}
+
 void rig_expect_disk_sound(const struct qy_cache *cache)
 {
     const struct qyi_home_far *d = &cache->far;

@@ -19,6 +19,15 @@ static const struct rig_options rig_disk_base = {.policy = "quest",
 /* The same with the least device memory, host memory for one block more than must be, and a disk for
  * all. */
 struct rig_options rig_on_disk(const struct rig_options *options);
+/* A sequence of 27 blocks where 18 are in memory, a short one beside it; cuts in blocks that are there and
+ * in one that is not; a copy; a step that mixes both kinds; random rows. Writes RIG_DISK_FLOATS floats. */
+enum {
+    RIG_DISK_PREFILL = 400,
+    RIG_DISK_DECODE = 30,
+    RIG_DISK_FLOATS = (RIG_DISK_PREFILL + 37) * RIG_OUT +
+                      (2 * RIG_DISK_DECODE + 60 + 51 + 40) * RIG_LAYERS * RIG_OUT
+};
+size_t rig_disk_run(struct rig *rig, float *out);
 void rig_verify(const struct qy_sequence *seq);
 /* Frames, places in the file and ids are all accounted for. */
 void rig_expect_disk_sound(const struct qy_cache *cache);

@@ -13,58 +13,10 @@
 #include "offload/cache.h"
 #include "tests/support/fail_alloc.h"
 
-enum { N_PREFILL = 400, N_DECODE = 30, OUT = RIG_LAYERS * RIG_OUT };
-
-/* A sequence of 27 blocks where 18 are in memory, a short one beside it; cuts in blocks that are there and
- * in one that is not; a copy; a step that mixes both kinds; random rows. Returns the floats written. */
-static size_t run(struct rig *rig, float *out)
-{
-    struct qy_sequence *seqs[3] = {rig_sequence(rig), rig_sequence(rig), rig_sequence(rig)};
-    float *at = out;
-
-    rig_prefill(rig, seqs[0], 1, N_PREFILL, 64, at);
-    at += (size_t)N_PREFILL * RIG_OUT;
-    rig_prefill(rig, seqs[1], 2, 37, 64, at);
-    at += (size_t)37 * RIG_OUT;
-    tier_decode(rig, seqs, 1, N_DECODE, at);
-    at += (size_t)2 * N_DECODE * OUT;
-    rig_verify(seqs[0]);
-
-    assert_int_equal(qy_sequence_truncate(seqs[0], 377), QY_OK);
-    tier_decode(rig, seqs, 3, 10, at);
-    at += (size_t)20 * OUT;
-    assert_int_equal(qy_sequence_truncate(seqs[0], 85), QY_OK); /* in a block that is on the disk */
-    rig_verify(seqs[0]);
-    tier_decode(rig, seqs, 5, 10, at);
-    at += (size_t)20 * OUT;
-
-    assert_int_equal(qy_sequence_copy(seqs[2], seqs[0]), QY_OK);
-    rig_verify(seqs[2]);
-    qy_sequence_close(seqs[0]);
-    seqs[0] = seqs[2];
-    const struct rig_feed mixed[2] = {{.seq = seqs[0], .stream = 1, .n = 1, .out = at},
-                                      {.seq = seqs[1], .stream = 2, .n = 50, .out = at + OUT}};
-    assert_int_equal(rig_step(rig, mixed, 2), QY_OK);
-    at += (size_t)51 * OUT;
-    seqs[2] = rig_sequence(rig);
-    assert_int_equal(qy_sequence_fill_random(seqs[2], 336, 4), QY_OK);
-    const struct rig_feed last = {.seq = seqs[2], .stream = 1, .n = 40, .out = at};
-    assert_int_equal(rig_step(rig, &last, 1), QY_OK);
-    at += (size_t)40 * OUT;
-    tier_decode(rig, seqs + 1, 7, 10, at);
-    at += (size_t)20 * OUT;
-    for (int i = 0; i < 3; i++) {
-        rig_verify(seqs[i]);
-    }
-    return (size_t)(at - out);
-}
-
-enum { MOST = (N_PREFILL + 37) * RIG_OUT + (2 * N_DECODE + 60 + 51 + 40) * OUT };
-
 static void expect_same(const struct rig_options *options, const char *what, float bound)
 {
-    float *want = malloc(MOST * sizeof(float));
-    float *have = malloc(MOST * sizeof(float));
+    float *want = malloc(RIG_DISK_FLOATS * sizeof(float));
+    float *have = malloc(RIG_DISK_FLOATS * sizeof(float));
     struct rig_options o = *options;
     struct rig rig;
 
@@ -75,9 +27,9 @@ static void expect_same(const struct rig_options *options, const char *what, flo
         o.disk_bytes = 0;
     }
     rig_open(&rig, &o);
-    const size_t n = run(&rig, want);
+    const size_t n = rig_disk_run(&rig, want);
     rig_close(&rig);
-    assert_int_equal(n, MOST);
+    assert_int_equal(n, RIG_DISK_FLOATS);
     o = rig_on_disk(options);
     for (int i = 0; i < 3; i++) {
         struct qy_cache_stats stats;
@@ -91,7 +43,7 @@ static void expect_same(const struct rig_options *options, const char *what, flo
                     rig.cache->layout.slab_bytes + (size_t)2 * QYI_DISK_PAGE;
             }
         }
-        assert_int_equal(run(&rig, have), n);
+        assert_int_equal(rig_disk_run(&rig, have), n);
         qy_cache_stats(rig.cache, &stats);
         assert_true(stats.disk_writes > 0 && stats.disk_reads > 0 && stats.disk_bytes > 0);
         assert_int_equal(stats.disk_failures, 0);
