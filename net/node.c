@@ -293,6 +293,7 @@ void qy_node_close(struct qy_node *node)
     if (!node) {
         return;
     }
+    node->closing = 1;
     for (uint32_t i = 0; i < node->n_places; i++) {
         struct qy_peer *peer = &node->peers[i];
         if (peer->used) {

@@ -119,7 +119,7 @@ struct qy_node {
     const struct qyi_wire_ops *ops;
     void *wire;
     struct qy_service service;
-    int serves;
+    int serves, closing;
     struct qyi_identity identity;
     uint8_t key[QY_NET_KEY_BYTES];
     uint64_t timeout, spin_ns;

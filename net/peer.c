@@ -94,8 +94,8 @@ static void end_asked(struct qy_peer *peer)
         peer->lost_at = node->time;
         peer->stats.lost_ns = node->last;
         peer->stats.broken += peer->timed_out ? 0 : 1;
-        qy_log_write(&node->rt->log, QY_LOG_WARN, "net", "peer '%s' at %s: lost: %s", peer->name,
-                     peer->address, peer->why);
+        qy_log_write(&node->rt->log, node->closing ? QY_LOG_DEBUG : QY_LOG_WARN, "net",
+                     "peer '%s' at %s: lost: %s", peer->name, peer->address, peer->why);
     }
     peer->timed_out = 0;
     qyi_asks_fail(peer);

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "serve/codebook.h"
+#include "serve/memory_link.h"
 
 static const char default_model[] = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
@@ -72,6 +73,19 @@ enum qy_status qyi_engine_open_file(struct qyi_app *app, struct qyi_engine *engi
     return st;
 }
 
+/* Node and peers of net.memory. */
+static enum qy_status open_memory(struct qyi_engine *engine, struct qy_error *err)
+{
+    struct qyi_app *app = engine->app;
+    if (app->net.memory[0] == '\0') {
+        return QY_OK;
+    }
+    engine->memory = qy_alloc_zero(&app->rt.mem, sizeof *engine->memory);
+    return engine->memory == NULL
+               ? qy_error_set(err, QY_ERR_NOMEM, "net.memory: out of memory at open")
+               : qyi_memory_link_open(app, engine->memory, err);
+}
+
 static enum qy_status open_cache(struct qyi_engine *engine, const struct qyi_engine_params *params,
                                  struct qy_error *err)
 {
@@ -88,6 +102,7 @@ static enum qy_status open_cache(struct qyi_engine *engine, const struct qyi_eng
         .codebook = engine->codebook,
         .retrieval = params->retrieval != NULL ? params->retrieval : &app->retrieval,
         .budget = engine->budget,
+        .servers = engine->memory != NULL ? &engine->memory->servers : NULL,
         .max_sequences = params->max_sequences,
         .max_tokens = engine->max_tokens,
         .max_step_tokens = params->max_step_tokens,
@@ -132,6 +147,9 @@ enum qy_status qyi_engine_open_model(struct qyi_engine *engine,
                 "context of %u tokens: the model was trained on %u; answers get worse beyond",
                 engine->max_tokens, trained);
         }
+        st = open_memory(engine, err);
+    }
+    if (st == QY_OK) {
         st = open_cache(engine, params, err);
     }
     if (st == QY_OK) {
@@ -154,6 +172,10 @@ void qyi_engine_close(struct qyi_engine *engine)
     }
     qy_free(&engine->app->rt.mem, engine->logits);
     qy_cache_close(engine->cache);
+    if (engine->memory != NULL) {
+        qyi_memory_link_close(engine->memory);
+        qy_free(&engine->app->rt.mem, engine->memory);
+    }
     qy_codebook_close(engine->codebook);
     qy_model_close(engine->model);
     qy_device_close(engine->dev);

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The loop of a memory server, and what people see of it. What is asked and answered is offload's. */
 #include "serve/memory_server.h"
+#include "serve/memory_link.h"
 
 #include <string.h>
 
-/* chosen: lists of 64 K ids a call; answers are cut by who asks. A place for a peer takes DEPTH calls. */
-enum { CALL_BYTES = 256 << 10, ANSWER_BYTES = 1 << 20, N_ANSWERS = 16, DEPTH = 16, MAX_PEERS = 64 };
+/* A place for a peer takes QYI_MEMORY_DEPTH calls. */
+enum { N_ANSWERS = 16, MAX_PEERS = 64 };
 
 /* Signals are looked for so often, and a supervisor is told. */
 static const uint64_t look_ns = 100000000u;
@@ -84,8 +85,8 @@ static enum qy_status open_memory(struct qyi_memory_server *s,
         /* chosen: a worker gives a server up after three timeouts, so nobody asks for blocks of a session
          * that is away for four */
         .grace_ns = 4 * (uint64_t)params->net->timeout_ms * 1000000u,
-        .call_bytes = CALL_BYTES,
-        .answer_bytes = ANSWER_BYTES,
+        .call_bytes = QYI_MEMORY_CALL,
+        .answer_bytes = QYI_MEMORY_ANSWER,
         .max_sessions = MAX_PEERS,
     };
     return qy_memory_open(&memory, &s->memory, err);
@@ -102,9 +103,9 @@ static enum qy_status open_node(struct qyi_memory_server *s,
         .timeout_ns = (uint64_t)params->net->timeout_ms * 1000000u,
         .spin_ns = (uint64_t)params->net->spin_us * 1000u,
         .max_peers = MAX_PEERS,
-        .depth = DEPTH,
-        .call_bytes = CALL_BYTES,
-        .answer_bytes = ANSWER_BYTES,
+        .depth = QYI_MEMORY_DEPTH,
+        .call_bytes = QYI_MEMORY_CALL,
+        .answer_bytes = QYI_MEMORY_ANSWER,
         .n_answers = N_ANSWERS,
     };
     memcpy(node.key, params->key, sizeof node.key);

@@ -176,6 +176,33 @@ static void print_disk(const struct qy_cache_stats *c, FILE *out)
             c->disk_direct ? "direct" : "buffered");
 }
 
+/* What lay on memory servers and went there and back. */
+static void print_remote(const struct qy_cache_stats *c, FILE *out)
+{
+    char a[32], b[32], d[32];
+    if (c->remote_writes == 0 && c->remote_failures == 0) {
+        return;
+    }
+    fprintf(
+        out,
+        "  remote        %s on memory servers; %s read in %llu ranges, %s written in %llu blocks, "
+        "%llu that nobody took\n",
+        qy_format_size(c->remote_bytes, a, sizeof a),
+        qy_format_size(c->remote_read_bytes, b, sizeof b), (unsigned long long)c->remote_reads,
+        qy_format_size(c->remote_written_bytes, d, sizeof d), (unsigned long long)c->remote_writes,
+        (unsigned long long)c->remote_failures);
+}
+
+static void remote_json(const struct qy_cache_stats *c, cJSON *object)
+{
+    cJSON *remote = cJSON_AddObjectToObject(object, "remote");
+    cJSON_AddNumberToObject(remote, "reads", (double)c->remote_reads);
+    cJSON_AddNumberToObject(remote, "read_bytes", (double)c->remote_read_bytes);
+    cJSON_AddNumberToObject(remote, "writes", (double)c->remote_writes);
+    cJSON_AddNumberToObject(remote, "written_bytes", (double)c->remote_written_bytes);
+    cJSON_AddNumberToObject(remote, "failed_writes", (double)c->remote_failures);
+}
+
 static void disk_json(const struct qy_cache_stats *c, cJSON *object)
 {
     if (c->disk_reserved_bytes == 0) {
@@ -213,6 +240,7 @@ void qyi_cache_report_print(const struct qyi_cache_report *report, FILE *out)
     print_home(report, out);
     print_prefetch(c, out);
     print_disk(c, out);
+    print_remote(c, out);
     print_audit(report, out);
 }
 
@@ -223,15 +251,16 @@ void qyi_cache_report_json(const struct qyi_cache_report *report, cJSON *object)
     cJSON_AddNumberToObject(bytes, "device", (double)c->device_bytes);
     cJSON_AddNumberToObject(bytes, "host", (double)c->host_bytes);
     cJSON_AddNumberToObject(bytes, "index", (double)c->index_bytes);
-    cJSON_AddNumberToObject(bytes, "remote", 0);
+    cJSON_AddNumberToObject(bytes, "remote", (double)c->remote_bytes);
     qyi_home_json(report->cache, c, object);
     cJSON_AddNumberToObject(bytes, "disk", (double)c->disk_bytes);
     cJSON *moved = cJSON_AddObjectToObject(object, "bytes");
     cJSON_AddNumberToObject(moved, "h2d", (double)c->to_device_bytes);
     cJSON_AddNumberToObject(moved, "d2h", (double)c->to_host_bytes);
-    cJSON_AddNumberToObject(moved, "net", 0);
+    cJSON_AddNumberToObject(moved, "net", (double)(c->remote_read_bytes + c->remote_written_bytes));
     cJSON_AddNumberToObject(moved, "disk", (double)(c->disk_read_bytes + c->disk_written_bytes));
     disk_json(c, object);
+    remote_json(c, object);
     if (c->rows_asked > 0) {
         cJSON_AddNumberToObject(object, "hit_rate", hit_rate(c));
     } else {

@@ -93,8 +93,9 @@ extern const size_t qyi_setting_count;
 struct qyi_net_settings {
     char listen[QY_SETTING_TEXT_BYTES], device[QY_SETTING_TEXT_BYTES];
     char key_file[QY_SETTING_TEXT_BYTES];
-    uint64_t bytes; /* of a memory server, for blocks */
-    int64_t timeout_ms, spin_us, drain_ms;
+    char memory[QY_SETTING_TEXT_BYTES]; /* addresses of memory servers */
+    uint64_t bytes;                     /* of a memory server, for blocks */
+    int64_t replicas, timeout_ms, spin_us, drain_ms;
 };
 extern const struct qy_setting qyi_net_setting_rows[];
 extern const size_t qyi_net_setting_count;
@@ -136,12 +137,15 @@ struct qyi_mended {
 };
 enum { QYI_MAX_MENDED = 16 };
 
+struct qyi_memory_link;
+
 struct qyi_engine {
     struct qyi_app *app;
     struct qy_device *dev;
     struct qy_gguf *gguf;
     struct qy_tokenizer *tokenizer;
     struct qy_model *model;
+    struct qyi_memory_link *memory; /* to memory servers; NULL: none */
     struct qy_cache *cache;
     const struct qy_policy_ops *policy;
     struct qy_budget budget;

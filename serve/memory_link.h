@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A worker's way to its memory servers (net.memory): its node, one peer for each, and what a cache must know
+ * of them. */
+#ifndef QY_SERVE_MEMORY_LINK_H
+#define QY_SERVE_MEMORY_LINK_H
+
+#include "net/net.h"
+#include "serve/serve.h"
+
+enum { QYI_MEMORY_SERVERS = 64 };
+
+/* chosen: lists of 64 K ids a call; answers are cut by who asks. Servers and workers have the same. */
+enum { QYI_MEMORY_CALL = 256 << 10, QYI_MEMORY_ANSWER = 1 << 20, QYI_MEMORY_DEPTH = 16 };
+
+struct qyi_memory_link {
+    struct qy_node *node;
+    struct qy_peer *peers[QYI_MEMORY_SERVERS];
+    struct qy_cache_servers servers; /* n 0: net.memory names none */
+};
+
+/* Begins to connect to what net.memory names; nothing when it is empty. link is kept in place until close.
+ * QY_ERR_CONFIG: an address, the key file, or net.replicas. [setup] [alloc] */
+QY_MUST enum qy_status qyi_memory_link_open(const struct qyi_app *app, struct qyi_memory_link *link,
+                                            struct qy_error *err);
+/* After the cache. A link that was not opened is zeros. */
+void qyi_memory_link_close(struct qyi_memory_link *link);
+
+#endif

@@ -1,0 +1,67 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Blocks on memory servers as the program's user meets them: the text of a cache in memory, clear errors.
+
+usage: remote.py QUARRY MAKE_GGUF MEMORY_CLIENT
+"""
+import sys
+import unittest
+
+from disk import SMALL, Disk
+from memory import NETWORK, Server, new_key
+from program import ENV, TEXT, Case, tiny, write
+
+
+@unittest.skipUnless(NETWORK, "this build has no network")
+class Remote(Case):
+    def command(self, *more):
+        return ("generate", "-m", tiny(), "-f", write("t.txt", TEXT), "-n", "24", "--ctx", "600", *SMALL, *more)
+
+    def memory(self, *servers, key=None):
+        return ("--set", "net.memory=" + ",".join(s.address for s in servers), "--set",
+                "net.key_file=" + (key or new_key("key")))
+
+    least = Disk.least
+
+    def test_the_text_is_that_of_a_cache_in_memory(self):
+        for policy in (("--policy", "dense"), ("--policy", "quest", "--budget", "24")):
+            want = self.json(*self.command(*policy))
+            self.assertEqual(want["kv_bytes"]["remote"], 0)
+            for n in (1, 2):
+                with self.subTest(policy=policy, copies=n), Server() as one, Server() as other:
+                    memory = (*policy, *self.memory(one, other), "--set", "net.replicas=%d" % n)
+                    host = self.least("cache.host_bytes", "of a step need", *memory)
+                    have = self.json(*self.command(*memory), "--set", host)
+                    self.assertEqual(have["tokens"], want["tokens"])
+                    self.assertGreater(have["kv_bytes"]["remote"], 0)
+                    self.assertLess(have["kv_bytes"]["host"], want["kv_bytes"]["host"])
+                    self.assertEqual(have["remote"]["failed_writes"], 0)
+                    self.assertEqual(have["bytes"]["net"],
+                                     have["remote"]["written_bytes"] + have["remote"]["read_bytes"])
+                    for server in (one, other):
+                        code, _, err = server.end()
+                        self.assertEqual(code, 0, err)
+                        self.assertIn("2 peers came", err)
+
+    def test_what_cannot_be_is_refused(self):
+        with Server() as server:
+            memory = self.memory(server)
+            self.refused(2, r"net.memory: this device shares the host's memory", *self.command(), *memory,
+                         "--device", "host")
+            self.refused(2, r"policy 'exact' reads keys or values to choose", *self.command("--policy", "exact"),
+                         *memory)
+            self.refused(2, r"net.replicas '2': net.memory names 1 servers", *self.command(), *memory, "--set",
+                         "net.replicas=2")
+            self.refused(2, r"net.key_file ''", *self.command(), "--set", "net.memory=" + server.address)
+            self.refused(2, r"net.memory '127.0.0.1:1,,': 1 to \d+ of host:port", *self.command(), *memory,
+                         "--set", "net.memory=127.0.0.1:1,,")
+            self.refused(1, r"127", *self.command(), *self.memory(server, key=new_key("other")), "--set",
+                         "net.timeout_ms=200")
+            self.assertEqual(server.end()[0], 0)
+
+
+if __name__ == "__main__":
+    ENV["QY_MODEL_FILE"] = ""
+    tests = unittest.defaultTestLoader.loadTestsFromTestCase(Remote)
+    done = unittest.TextTestRunner().run(tests)
+    sys.exit(77 if done.skipped else not done.wasSuccessful())
