@@ -84,8 +84,10 @@ class Ranks(dist.Case):
             with self.subTest(how=how):
                 done = dist.mpirun(3, RANKS, "late", 2, how, 2000)
                 self.assertEqual(done.code, 1, str(done))
-                self.assertIn("MPI_Init: the other ranks of the job did not come within 2000 ms",
-                              done.stderr, str(done))
+                ours = "MPI_Init: the other ranks of the job did not come within 2000 ms"
+                # of a rank that ends mpirun may know first, and ends the others itself
+                its = "exiting improperly" if how == "leaves" else ours
+                self.assertTrue(ours in done.stderr or its in done.stderr, str(done))
 
     def test_a_rank_that_hangs_on_its_way_out_ends_the_job(self):
         done = dist.mpirun(3, RANKS, "finalize", 1, 1000)
