@@ -21,29 +21,6 @@ static uint64_t at_of(const struct qyi_disk *disk, const struct qyi_store_reques
 
 /* ---- places --------------------------------------------------------------------------------- */
 
-static void finish(struct qyi_disk *disk, struct qyi_store_request *request, int error)
-{
-    struct qyi_store_batch *batch = request->batch;
-    const uint32_t number = (uint32_t)(request - batch->requests);
-
-    request->error = error;
-    request->next = NULL;
-    batch->n_left--;
-    if (error != 0) {
-        disk->counts.failures++;
-        if (!batch->failed || number < batch->first_bad) {
-            batch->failed = 1;
-            batch->first_bad = number;
-        }
-    } else if (request->op == QYI_STORE_READ) {
-        disk->counts.reads++;
-        disk->counts.read_bytes += request->bytes;
-    } else {
-        disk->counts.writes++;
-        disk->counts.written_bytes += request->bytes;
-    }
-}
-
 /* Is this the I/O that the test wants to fail? */
 static enum qyi_disk_fault fault_of(struct qyi_disk *disk, enum qyi_store_op op)
 {
@@ -99,12 +76,11 @@ static void fill_places(struct qyi_disk *disk)
 {
     int started = 0;
 
-    for (uint32_t i = 0; disk->first && disk->n_busy < QYI_DISK_DEPTH; i++) {
+    for (uint32_t i = 0; disk->waiting.first && disk->n_busy < QYI_DISK_DEPTH; i++) {
         if (disk->places[i].request) {
             continue;
         }
-        disk->places[i].request = disk->first;
-        disk->first = disk->first->next;
+        disk->places[i].request = qyi_store_queue_take(&disk->waiting);
         disk->n_busy++;
         start_place(disk, i);
         started = 1;
@@ -140,7 +116,7 @@ static void settle_place(struct qyi_disk *disk, uint32_t number)
     }
     place->request = NULL;
     disk->n_busy--;
-    finish(disk, r, error);
+    qyi_store_finish(&disk->counts, r, error);
 }
 
 static void poll_places(struct qyi_disk *disk)
@@ -180,22 +156,7 @@ static enum qy_status disk_submit(struct qyi_store *store, struct qyi_store_batc
             return QY_ERR_INVALID;
         }
     }
-    batch->n_left = batch->n;
-    batch->failed = 0;
-    for (uint32_t i = 0; i < batch->n; i++) {
-        struct qyi_store_request *r = &batch->requests[i];
-
-        r->done = 0;
-        r->error = 0;
-        r->batch = batch;
-        r->next = NULL;
-        if (disk->first) {
-            disk->last->next = r;
-        } else {
-            disk->first = r;
-        }
-        disk->last = r;
-    }
+    qyi_store_queue_batch(&disk->waiting, batch);
     fill_places(disk);
     return QY_OK;
 }
@@ -229,14 +190,12 @@ static enum qy_status disk_reset(struct qyi_store *store, uint64_t timeout_ns)
 {
     struct qyi_disk *disk = disk_of(store);
     const uint64_t deadline = deadline_of(timeout_ns);
+    struct qyi_store_request *r;
 
     disk->resetting = 1;
     disk->fault = QYI_DISK_FAULT_NONE;
-    while (disk->first) {
-        struct qyi_store_request *r = disk->first;
-
-        disk->first = r->next;
-        finish(disk, r, ECANCELED);
+    while ((r = qyi_store_queue_take(&disk->waiting)) != NULL) {
+        qyi_store_finish(&disk->counts, r, ECANCELED);
     }
     for (uint32_t i = 0; i < QYI_DISK_DEPTH; i++) {
         struct qyi_disk_place *place = &disk->places[i];

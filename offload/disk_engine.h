@@ -48,7 +48,7 @@ struct qyi_disk {
     void *engine; /* its state */
     struct qyi_disk_place places[QYI_DISK_DEPTH];
     uint32_t n_busy;
-    struct qyi_store_request *first, *last; /* waiting for a place */
+    struct qyi_store_queue waiting; /* for a place */
     int resetting;
     enum qyi_disk_fault fault;
     uint32_t fault_after;

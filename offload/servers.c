@@ -10,36 +10,6 @@ static struct qyi_servers *servers_of(struct qyi_store *store)
     return (struct qyi_servers *)(void *)store;
 }
 
-void qyi_servers_finish(struct qyi_servers *s, struct qyi_store_request *r, int error)
-{
-    struct qyi_store_batch *batch = r->batch;
-    const uint32_t number = (uint32_t)(r - batch->requests);
-
-    r->error = error;
-    r->next = NULL;
-    batch->n_left--;
-    if (error != 0) {
-        s->counts.failures++;
-        if (!batch->failed || number < batch->first_bad) {
-            batch->failed = 1;
-            batch->first_bad = number;
-        }
-    } else if (r->op == QYI_STORE_READ) {
-        s->counts.reads++;
-        s->counts.read_bytes += r->bytes;
-    } else {
-        s->counts.writes++;
-        s->counts.written_bytes += r->bytes;
-    }
-}
-
-void qyi_servers_wait_again(struct qyi_servers *s, struct qyi_store_request *r)
-{
-    r->next = s->first;
-    s->first = r;
-    s->last = s->last != NULL ? s->last : r;
-}
-
 /* ---- writes ----------------------------------------------------------------------------------- */
 
 /* One copy of a block. 0: no message is free. */
@@ -85,10 +55,10 @@ static int start_write(struct qyi_servers *s, struct qyi_store_request *r)
         }
     }
     if (r->left == 0 && place->n == 0) {
-        qyi_servers_finish(s, r, ENOSPC); /* nobody is there, or all are full */
+        qyi_store_finish(&s->counts, r, ENOSPC); /* nobody is there, or all are full */
     } else if (r->left == 0) {
         r->done = r->bytes;
-        qyi_servers_finish(s, r, 0);
+        qyi_store_finish(&s->counts, r, 0);
     }
     return 1;
 }
@@ -151,7 +121,7 @@ static int start_read(struct qyi_servers *s, struct qyi_store_request *r,
 
     if (copy == UINT32_MAX) {
         if (!may_come) {
-            qyi_servers_finish(s, r, ENODATA);
+            qyi_store_finish(&s->counts, r, ENODATA);
         }
         return !may_come;
     }
@@ -170,30 +140,19 @@ static int start_read(struct qyi_servers *s, struct qyi_store_request *r,
 static void deal(struct qyi_servers *s)
 {
     struct qyi_servers_message *open[QYI_SERVERS_MOST] = {NULL};
-    struct qyi_store_request *r = s->first;
-    struct qyi_store_request *kept_first = NULL;
-    struct qyi_store_request *kept_last = NULL;
+    struct qyi_store_queue waiting = s->waiting;
+    struct qyi_store_request *r;
 
-    s->first = s->last = NULL;
-    while (r != NULL) {
-        struct qyi_store_request *next = r->next;
+    s->waiting = (struct qyi_store_queue){0};
+    while ((r = qyi_store_queue_take(&waiting)) != NULL) {
         const int gone = s->free == NULL           ? 0
                          : r->op == QYI_STORE_READ ? start_read(s, r, open)
                                                    : start_write(s, r);
 
         if (!gone) {
-            r->next = NULL;
-            if (kept_last != NULL) {
-                kept_last->next = r;
-            } else {
-                kept_first = r;
-            }
-            kept_last = r;
+            qyi_store_queue_put(&s->waiting, r);
         }
-        r = next;
     }
-    s->first = kept_first;
-    s->last = kept_last;
     for (uint32_t i = 0; i < s->params.n; i++) {
         if (open[i] != NULL) {
             send_ranges(s, open[i]);
@@ -206,7 +165,7 @@ static void servers_poll(struct qyi_store *store)
     struct qyi_servers *s = servers_of(store);
 
     qyi_messages_poll(s);
-    if (s->first != NULL && !s->resetting) {
+    if (s->waiting.first != NULL && !s->resetting) {
         deal(s);
         qyi_messages_poll(s);
     }
@@ -234,27 +193,14 @@ static enum qy_status servers_submit(struct qyi_store *store, struct qyi_store_b
             return QY_ERR_INVALID;
         }
     }
-    batch->n_left = batch->n;
-    batch->failed = 0;
     for (uint32_t i = 0; i < batch->n; i++) {
-        struct qyi_store_request *r = &batch->requests[i];
+        const struct qyi_store_request *r = &batch->requests[i];
 
-        r->done = 0;
-        r->error = 0;
-        r->batch = batch;
-        r->next = NULL;
-        r->tried = 0;
-        r->left = 0;
         if (r->op == QYI_STORE_WRITE) {
             s->places[r->slot] = (struct qyi_place){.name = r->name};
         }
-        if (s->last != NULL) {
-            s->last->next = r;
-        } else {
-            s->first = r;
-        }
-        s->last = r;
     }
+    qyi_store_queue_batch(&s->waiting, batch);
     servers_poll(store);
     return QY_OK;
 }
@@ -301,20 +247,15 @@ static enum qy_status servers_reset(struct qyi_store *store, uint64_t timeout_ns
 {
     struct qyi_servers *s = servers_of(store);
     const uint64_t deadline = deadline_of(s, timeout_ns);
+    struct qyi_store_request *r;
 
     s->resetting = 1;
     for (;;) {
-        while (s->first != NULL) {
-            struct qyi_store_request *r = s->first;
-
-            s->first = r->next;
-            s->last = s->first != NULL ? s->last : NULL;
-            if (r->left == 0) { /* else the last of its copies finishes it */
-                qyi_servers_finish(s, r, ECANCELED);
-            }
+        while ((r = qyi_store_queue_take(&s->waiting)) != NULL) { /* no copy of it is on its way */
+            qyi_store_finish(&s->counts, r, ECANCELED);
         }
         qyi_messages_poll(s); /* questions have deadlines: they end */
-        if (!qyi_servers_are_busy(s, 0) && s->ready == NULL && s->first == NULL) {
+        if (!qyi_servers_are_busy(s, 0) && s->ready == NULL && s->waiting.first == NULL) {
             s->resetting = 0;
             return QY_OK;
         }

@@ -51,7 +51,6 @@ struct qyi_servers_stats {
     uint64_t free_blocks;
     uint64_t puts, questions;
     uint64_t again; /* ranges that were asked of another copy        */
-    uint64_t lost;  /* slots that no server has any more             */
 };
 /* Of server i. */
 void qyi_servers_stats(const struct qyi_store *store, uint32_t i, struct qyi_servers_stats *stats);

@@ -61,7 +61,7 @@ struct qyi_servers {
     struct qyi_servers_message *messages; /* [n_messages] */
     uint32_t n_messages;
     struct qyi_servers_message *free, *ready; /* lists; ready: not taken by the node yet */
-    struct qyi_store_request *first, *last;   /* waiting for a message */
+    struct qyi_store_queue waiting;           /* for a message */
     int resetting;
     struct qyi_store_stats counts;
 };
@@ -75,11 +75,8 @@ void qyi_message_send(struct qyi_servers *s, struct qyi_servers_message *m);
 /* Those that are ready go; those that are done are settled. */
 void qyi_messages_poll(struct qyi_servers *s);
 
-/* servers.c: a request is done. error 0: as it should be */
-void qyi_servers_finish(struct qyi_servers *s, struct qyi_store_request *r, int error);
+/* servers.c */
 int qyi_servers_are_busy(const struct qyi_servers *s, int all);
-/* It goes on waiting, before all others. */
-void qyi_servers_wait_again(struct qyi_servers *s, struct qyi_store_request *r);
 
 /* servers_open.c */
 void qyi_servers_close(struct qyi_store *store);

@@ -130,15 +130,15 @@ static void settle_put(struct qyi_servers *s, struct qyi_servers_message *m, uin
     /* Another server is tried while there are others; then what there is must do. */
     if (place->n < s->params.copies && !s->resetting &&
         qyi_place_choose(s, place, r->tried) != UINT32_MAX) {
-        qyi_servers_wait_again(s, r);
+        qyi_store_queue_put(&s->waiting, r);
         return;
     }
     r->done = place->n > 0 ? r->bytes : 0;
-    qyi_servers_finish(s, r,
-                       place->n > 0                          ? 0
-                       : code == QYI_REMOTE_FULL             ? ENOSPC
-                       : m->request.status == QY_ERR_TIMEOUT ? ETIMEDOUT
-                                                             : EIO);
+    qyi_store_finish(&s->counts, r,
+                     place->n > 0                          ? 0
+                     : code == QYI_REMOTE_FULL             ? ENOSPC
+                     : m->request.status == QY_ERR_TIMEOUT ? ETIMEDOUT
+                                                           : EIO);
 }
 
 /* The bytes of an answer into their places. 0: the answer is not what was asked for. */
@@ -168,16 +168,16 @@ static void settle_read(struct qyi_servers *s, struct qyi_servers_message *m, ui
 
         if (good) {
             r->done = r->bytes;
-            qyi_servers_finish(s, r, 0);
+            qyi_store_finish(&s->counts, r, 0);
         } else if (s->resetting) {
-            qyi_servers_finish(s, r, ECANCELED);
+            qyi_store_finish(&s->counts, r, ECANCELED);
         } else {
             /* the next copy, or this one again when its server is back */
             s->servers[m->server].stats.again++;
             r->tried |= m->request.status != QY_ERR_TIMEOUT && m->request.status != QY_ERR_PEER
                             ? (uint64_t)1 << r->copy
                             : 0;
-            qyi_servers_wait_again(s, r);
+            qyi_store_queue_put(&s->waiting, r);
         }
     }
 }

@@ -56,6 +56,11 @@ struct qyi_store_stats {
     int uring, direct;                                 /* of a file: which engine; O_DIRECT */
 };
 
+/* Requests that wait, in order. */
+struct qyi_store_queue {
+    struct qyi_store_request *first, *last; /* last: only where there is a first */
+};
+
 struct qyi_store_ops {
     QY_MUST enum qy_status (*submit)(struct qyi_store *store, struct qyi_store_batch *batch);
     void (*poll)(struct qyi_store *store);
@@ -120,6 +125,15 @@ static inline void qyi_store_release(struct qyi_store *store, uint32_t slot)
         store->ops->release(store, slot);
     }
 }
+
+/* What stores have in common (store.c). A request behind all others; the first, off the queue, or NULL.
+ * [noalloc] */
+void qyi_store_queue_put(struct qyi_store_queue *queue, struct qyi_store_request *request);
+struct qyi_store_request *qyi_store_queue_take(struct qyi_store_queue *queue);
+/* All requests of a batch, as new. [noalloc] */
+void qyi_store_queue_batch(struct qyi_store_queue *queue, struct qyi_store_batch *batch);
+/* A request is done, well where error is 0: its batch and counts are told. [noalloc] */
+void qyi_store_finish(struct qyi_store_stats *counts, struct qyi_store_request *request, int error);
 
 /* Counts; the caller may clear them. [owner] */
 static inline struct qyi_store_stats *qyi_store_stats(struct qyi_store *store)
