@@ -73,6 +73,21 @@ size_t rig_disk_run(struct rig *rig, float *out)
     return (size_t)(at - out);
 }
 
+void rig_disk_reference(const struct rig_options *options, float *out)
+{
+    struct rig_options o = *options;
+    struct rig rig;
+
+    if (o.home_codec) { /* unified devices code no rows; and what is kept on the device is not coded */
+        o = rig_on_disk(options);
+        o.host_bytes = 0;
+        o.disk_bytes = 0;
+    }
+    rig_open(&rig, &o);
+    assert_int_equal(rig_disk_run(&rig, out), RIG_DISK_FLOATS);
+    rig_close(&rig);
+}
+
 void rig_expect_disk_sound(const struct qy_cache *cache)
 {
     const struct qyi_home_far *d = &cache->far;

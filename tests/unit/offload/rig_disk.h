@@ -28,6 +28,8 @@ enum {
                       (2 * RIG_DISK_DECODE + 60 + 51 + 40) * RIG_LAYERS * RIG_OUT
 };
 size_t rig_disk_run(struct rig *rig, float *out);
+/* The same of a cache that has memory for all of it. out [RIG_DISK_FLOATS] */
+void rig_disk_reference(const struct rig_options *options, float *out);
 void rig_verify(const struct qy_sequence *seq);
 /* Frames, places in the file and ids are all accounted for. */
 void rig_expect_disk_sound(const struct qy_cache *cache);
