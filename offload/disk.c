@@ -139,7 +139,8 @@ static int is_valid(const struct qyi_disk *disk, const struct qyi_store_request 
     const uint64_t bytes = disk->store.bytes;
     const uint64_t at = at_of(disk, r);
 
-    return r->data && (uintptr_t)r->data % QYI_DISK_PAGE == 0 && r->at % QYI_DISK_PAGE == 0 &&
+    return (r->op == QYI_STORE_READ || r->op == QYI_STORE_WRITE) && r->data &&
+           (uintptr_t)r->data % QYI_DISK_PAGE == 0 && r->at % QYI_DISK_PAGE == 0 &&
            r->bytes % QYI_DISK_PAGE == 0 && r->bytes > 0 && r->bytes <= most_bytes && at <= bytes &&
            r->bytes <= bytes - at;
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Pulls of rows that lie in the file: the pages that hold them are read into staging, neighbours as one
- * request, and gathered from there as from a home. A slab that has such rows gets a place of its whole
- * size in the staging, so that its rows are found by the block's own offsets. What the staging does not
- * hold at once is read in rounds: the first begins with the fetch, others while waiting.
+ * Pulls of rows that lie in the store: they are read into staging, and gathered from there as from a home.
+ * Of a store that hands out rows these alone are read (far_rows_lists.c). Of others the pages that hold
+ * them are, neighbours as one request; a slab that has such rows gets a place of its whole size in the
+ * staging, so that its rows are found by the block's own offsets. What the staging does not hold at once is
+ * read in rounds: the first begins with the fetch, others while waiting.
  */
 #include "offload/cache.h"
 
@@ -115,6 +116,28 @@ static int add_row(struct qy_cache *cache, struct qyi_far_rows *rows, size_t pla
     return 1;
 }
 
+/* Rows begin .. of the list that starts at `first`, as many as there is room for: how many. */
+static uint32_t add_rows(struct qy_cache *cache, struct qyi_far_rows *rows, size_t first,
+                         uint32_t begin)
+{
+    const struct qyi_tier *t = &cache->tier;
+    const uint32_t n_heads = cache->layout.n_kv_heads;
+    const uint32_t n = t->n_taken[rows->place] - begin;
+    const uint32_t *ids = t->pull_ids + first + begin;
+    uint32_t i = 0;
+
+    if (cache->far.in_lists) {
+        return qyi_far_lists_add(&rows->reads, cache->step.slices[rows->place / n_heads].seq,
+                                 rows->layer, rows->place % n_heads, ids, n,
+                                 &cache->far.tables[rows->place]);
+    }
+    rows->block = no_block;
+    while (i < n && add_row(cache, rows, rows->place, ids[i])) {
+        i++;
+    }
+    return i;
+}
+
 static void add_gather(struct qy_cache *cache, struct qyi_far_rows *rows, size_t first,
                        uint32_t begin, uint32_t n)
 {
@@ -132,7 +155,13 @@ static void add_gather(struct qy_cache *cache, struct qyi_far_rows *rows, size_t
                                     .n = n,
                                     .stamp = qyi_tier_stamp(seq, rows->layer, head),
                                     .stamps = t->stamps};
-    item->rows.blocks = cache->far.tables + (size_t)rows->place * cache->max_blocks;
+    if (cache->far.in_lists) {
+        item->rows = qyi_far_lists_rows(cache, rows->layer, &cache->far.tables[rows->place]);
+        item->ids = cache->far.in_order;
+        item->stamps = NULL; /* by qyi_far_lists_stamp */
+    } else {
+        item->rows.blocks = cache->far.tables + (size_t)rows->place * cache->max_blocks;
+    }
 }
 
 /* The next rows, as many as there is staging for: reads under way, and what is gathered then. */
@@ -148,17 +177,13 @@ static enum qy_status start_round(struct qy_cache *cache, struct qyi_far_rows *r
         const size_t first = list_at(cache, rows->place);
         const uint32_t n = t->n_taken[rows->place];
         const uint32_t begin = d->n_ram[rows->place] + rows->at;
-        uint32_t i = begin;
+        const uint32_t more = n > begin ? add_rows(cache, rows, first, begin) : 0;
 
-        rows->block = no_block;
-        while (i < n && add_row(cache, rows, rows->place, t->pull_ids[first + i])) {
-            i++;
+        if (more > 0) {
+            add_gather(cache, rows, first, begin, more);
+            rows->at += more;
         }
-        if (i > begin) {
-            add_gather(cache, rows, first, begin, i - begin);
-            rows->at += i - begin;
-        }
-        if (i < n) {
+        if (begin + more < n) {
             break;
         }
     }
@@ -204,6 +229,9 @@ enum qy_status qyi_far_rows_wait(struct qy_cache *cache)
         }
         if (st == QY_OK) { /* the staging is used again */
             st = qy_stream_wait(t->in, qy_stream_record(t->in), t->timeout_ns);
+        }
+        if (st == QY_OK && cache->far.in_lists) {
+            qyi_far_lists_stamp(cache, gathers, rows->n_gathers);
         }
         if (st == QY_OK && rows->place < rows->end) {
             st = start_round(cache, rows);

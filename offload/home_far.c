@@ -97,7 +97,12 @@ enum qy_status qyi_home_far_connect(struct qy_cache *cache, struct qy_error *err
                                               .max_sequences = p->max_sequences,
                                               .max_blocks = cache->max_blocks,
                                               .timeout_ns = 3 * p->servers->timeout_ns};
-    return qyi_servers_open(&params, &cache->far.store, err);
+    const enum qy_status st = qyi_servers_open(&params, &cache->far.store, err);
+
+    if (st == QY_OK) {
+        cache->far.in_lists = cache->far.store->rows_bytes >= cache->layout.row_bytes;
+    }
+    return st;
 }
 
 uint64_t qyi_home_far_blocks(const struct qy_cache *cache)
@@ -124,16 +129,25 @@ static size_t part_bytes(const struct qy_cache *cache)
     return blocks * part + index;
 }
 
-/* Staging of rows: of all slabs that a micro-batch can ask for, or a part of that at a time. */
+/* Staging of rows: of all rows or slabs that a micro-batch can ask for, or a part of that at a time. */
 static size_t rows_bytes(const struct qy_cache *cache)
 {
     const struct qyi_layout *l = &cache->layout;
     const size_t span = pages(l->slab_bytes) + QYI_DISK_PAGE;
     const size_t lists =
         cache->ids_capacity < cache->max_blocks ? cache->ids_capacity : cache->max_blocks;
-    const size_t all = qyi_cache_items(cache) * lists * span;
+    const size_t list = cache->far.in_lists
+                            ? cache->ids_capacity * l->row_bytes + QYI_SERVERS_GRANULE
+                            : lists * span;
+    const size_t all = pages(qyi_cache_items(cache) * list);
 
     return all > most_staging ? pages(most_staging > span ? most_staging : span) : all + span;
+}
+
+/* Of an item's table of where its rows are in the staging. */
+static size_t table_blocks(const struct qy_cache *cache)
+{
+    return cache->far.in_lists ? 1 : cache->max_blocks;
 }
 
 static size_t footer_bytes(const struct qyi_layout *l)
@@ -159,9 +173,9 @@ uint64_t qyi_home_far_bytes(const struct qy_cache *cache, uint64_t n_slots, uint
            n_ids * (2 * sizeof(uint32_t) + sizeof(uint64_t)) +
            QY_MICRO_BATCHES * (rows_bytes(cache) + MOST_READS * reads_bytes()) +
            QYI_FAR_PARTS * (part_bytes(cache) + PART_READS * reads_bytes()) +
-           items * (sizeof(uint32_t) + cache->max_blocks * sizeof(uint8_t *) +
+           items * (sizeof(uint32_t) + table_blocks(cache) * sizeof(uint8_t *) +
                     sizeof(struct qy_gather_item)) +
-           (uint64_t)2 * cache->ids_capacity * sizeof(uint32_t);
+           (uint64_t)3 * cache->ids_capacity * sizeof(uint32_t);
 }
 
 static int open_reads(const struct qy_allocator *mem, uint32_t capacity, size_t bytes,
@@ -201,9 +215,13 @@ static int open_lists(struct qy_cache *cache)
         d->sums = qy_alloc_zero(mem, (size_t)d->n_slots * d->slot_pages * sizeof(*d->sums));
     }
     d->n_ram = qy_alloc_zero(mem, items * sizeof(*d->n_ram));
-    d->tables = qy_alloc_zero(mem, items * cache->max_blocks * sizeof(*d->tables));
+    d->tables = qy_alloc_zero(mem, items * table_blocks(cache) * sizeof(*d->tables));
     d->gathers = qy_alloc_zero(mem, items * sizeof(*d->gathers));
     d->scratch = qy_alloc_zero(mem, (size_t)2 * cache->ids_capacity * sizeof(*d->scratch));
+    d->in_order = qy_alloc_zero(mem, cache->ids_capacity * sizeof(*d->in_order));
+    for (uint32_t i = 0; d->in_order && i < cache->ids_capacity; i++) {
+        d->in_order[i] = i;
+    }
     for (int i = 0; i < QY_MICRO_BATCHES; i++) {
         missing |= open_reads(mem, MOST_READS, rows_bytes(cache), &d->rows[i].reads);
     }
@@ -211,7 +229,8 @@ static int open_lists(struct qy_cache *cache)
         missing |= open_reads(mem, PART_READS, part_bytes(cache), &d->parts[i]);
     }
     return missing || !d->free_slots || !d->slots || !d->last_use || !d->footers ||
-           (sums && !d->sums) || !d->n_ram || !d->tables || !d->gathers || !d->scratch;
+           (sums && !d->sums) || !d->n_ram || !d->tables || !d->gathers || !d->scratch ||
+           !d->in_order;
 }
 
 static enum qy_status open_disk(struct qy_cache *cache, uint32_t n_slots, struct qy_error *err)
@@ -290,6 +309,7 @@ void qyi_home_far_close(struct qy_cache *cache)
     for (int i = 0; i < QY_MICRO_BATCHES; i++) {
         close_reads(mem, &d->rows[i].reads);
     }
+    qy_free(mem, d->in_order);
     qy_free(mem, d->scratch);
     qy_free(mem, d->gathers);
     qy_free(mem, d->tables);

@@ -13,7 +13,8 @@
  *   down   (far_down.c)  when few frames are free at the end of a step, the blocks read longest ago are
  *                        written; their frames are free when the writes are done. A step that needs a
  *                        frame now waits for that. A write that fails leaves the block where it was.
- *   rows   (far_rows.c)  pulls read the granules that hold the chosen rows into staging, and gather there
+ *   rows   (far_rows.c)  pulls read the granules that hold the chosen rows into staging, and gather there;
+ *                        of a store that hands out rows, these alone (far_rows_lists.c)
  *   parts  (far_up.c)    what attends to everything reads its layer's part of blocks, a stage ahead
  *   up     (far_up.c)    blocks that are open again after a cut, or in the window, come back whole
  *
@@ -59,7 +60,7 @@ struct qyi_far_rows {
     uint32_t end;              /* items of the micro-batch: place .. end - 1 are left */
     uint32_t place, at;        /* the next row: `at` of the item's rows on the disk     */
     uint32_t n_gathers;        /* of the running round                              */
-    uint32_t block, next_page; /* of the item: where the last row was              */
+    uint32_t block, next_page; /* of the item: where the last row was (pages)      */
     uint8_t *span;             /* its block's pages in the staging                 */
     struct qyi_far_reads reads;
 };
@@ -79,8 +80,10 @@ struct qyi_home_far {
     struct qyi_far_write writes[QYI_FAR_WRITES];
     struct qyi_far_rows rows[QY_MICRO_BATCHES];
     struct qyi_far_reads parts[QYI_FAR_PARTS];
-    uint32_t *n_ram;  /* [items] pulls whose block is in host memory: they come first */
-    uint8_t **tables; /* [items][max_blocks] rows in the staging                */
+    int in_lists;       /* the store hands out rows: staging has them alone      */
+    uint32_t *n_ram;    /* [items] pulls whose block is in host memory: they come first */
+    uint8_t **tables;   /* [items][max_blocks] rows in the staging; in_lists: [items]    */
+    uint32_t *in_order; /* [ids_capacity] 0, 1, ...                                */
     struct qy_gather_item *gathers; /* [items]                                               */
     uint32_t *scratch;              /* [2 * ids_capacity]                                    */
     uint64_t write_failures;        /* blocks that stayed in host memory because of one         */
@@ -161,5 +164,16 @@ uint32_t qyi_far_rows_split(struct qy_cache *cache, uint32_t slice, uint32_t hea
 QY_MUST enum qy_status qyi_far_rows_start(struct qy_cache *cache, uint32_t layer, int *any);
 /* Waits for them, and has them pulled. [noalloc] */
 QY_MUST enum qy_status qyi_far_rows_wait(struct qy_cache *cache);
+
+/* far_rows_lists.c: room for rows of n ids of one (layer, KV head) of a sequence, of blocks that are in
+ * the store, one after another from *to on; as many as the list and the staging hold, which is returned.
+ * [noalloc] */
+uint32_t qyi_far_lists_add(struct qyi_far_reads *reads, const struct qy_sequence *seq,
+                           uint32_t layer, uint32_t head, const uint32_t *ids, uint32_t n,
+                           uint8_t **to);
+/* Such rows of a layer from *at on (borrowed), as rows of tokens 0, 1, ... */
+struct qy_rows qyi_far_lists_rows(const struct qy_cache *cache, uint32_t layer, uint8_t *const *at);
+/* Of rows that were gathered: which lies in which slot, for checks. */
+void qyi_far_lists_stamp(struct qy_cache *cache, const struct qy_gather_item *items, uint32_t n);
 
 #endif

@@ -63,77 +63,6 @@ static int start_write(struct qyi_servers *s, struct qyi_store_request *r)
     return 1;
 }
 
-/* ---- reads ------------------------------------------------------------------------------------ */
-
-static void add_range(struct qyi_servers_message *m, const struct qyi_place *place,
-                      struct qyi_store_request *r)
-{
-    const struct qyi_remote_read range = {.serial = place->name.serial,
-                                          .at = r->at,
-                                          .bytes = r->bytes,
-                                          .sequence = place->name.sequence,
-                                          .block = place->name.block};
-
-    memcpy(m->payload + m->n_parts * sizeof(range), &range, sizeof(range));
-    m->parts[m->n_parts++] = r;
-    m->bytes += r->bytes;
-    m->fold = qyi_remote_fold(m->fold, place->name.generation);
-}
-
-static void send_ranges(struct qyi_servers *s, struct qyi_servers_message *m)
-{
-    const struct qyi_remote_count count = {.n = m->n_parts};
-
-    memcpy(m->request.head, &count, sizeof(count));
-    m->request.op = QYI_REMOTE_READ;
-    m->request.head_bytes = sizeof(count);
-    m->request.payload = m->payload;
-    m->request.payload_bytes = m->n_parts * sizeof(struct qyi_remote_read);
-    m->request.reply = m->n_parts == 1 ? m->parts[0]->data : m->reply;
-    m->request.reply_capacity = m->n_parts == 1 ? m->parts[0]->bytes : s->params.answer_bytes;
-    qyi_message_send(s, m);
-}
-
-/* A message of the server that has room for the range; NULL: none is free. open: [servers] being filled. */
-static struct qyi_servers_message *message_for(struct qyi_servers *s,
-                                               struct qyi_servers_message **open, uint32_t server,
-                                               const struct qyi_store_request *r)
-{
-    struct qyi_servers_message *m = open[server];
-
-    if (m != NULL && (m->n_parts == s->max_parts || m->bytes + r->bytes > s->params.answer_bytes)) {
-        send_ranges(s, m);
-        open[server] = m = NULL;
-    }
-    if (m == NULL) {
-        open[server] = m = qyi_message_take(s, QYI_MESSAGE_READ, server);
-    }
-    return m;
-}
-
-/* 1: it waits no more. */
-static int start_read(struct qyi_servers *s, struct qyi_store_request *r,
-                      struct qyi_servers_message **open)
-{
-    const struct qyi_place *place = &s->places[r->slot];
-    int may_come;
-    const uint32_t copy = qyi_place_readable(s, place, r->tried, &may_come);
-
-    if (copy == UINT32_MAX) {
-        if (!may_come) {
-            qyi_store_finish(&s->counts, r, ENODATA);
-        }
-        return !may_come;
-    }
-    struct qyi_servers_message *m = message_for(s, open, place->copies[copy].server, r);
-    if (m == NULL) {
-        return 0;
-    }
-    r->copy = copy;
-    add_range(m, place, r);
-    return 1;
-}
-
 /* ---- all that waits --------------------------------------------------------------------------- */
 
 /* Deals out what waits, in its order, as far as there are messages and servers. */
@@ -145,19 +74,13 @@ static void deal(struct qyi_servers *s)
 
     s->waiting = (struct qyi_store_queue){0};
     while ((r = qyi_store_queue_take(&waiting)) != NULL) {
-        const int gone = s->free == NULL           ? 0
-                         : r->op == QYI_STORE_READ ? start_read(s, r, open)
-                                                   : start_write(s, r);
+        const int gone = r->op == QYI_STORE_WRITE ? start_write(s, r) : qyi_servers_ask(s, r, open);
 
         if (!gone) {
             qyi_store_queue_put(&s->waiting, r);
         }
     }
-    for (uint32_t i = 0; i < s->params.n; i++) {
-        if (open[i] != NULL) {
-            send_ranges(s, open[i]);
-        }
-    }
+    qyi_servers_send_open(s, open);
 }
 
 static void servers_poll(struct qyi_store *store)
@@ -177,8 +100,16 @@ static int is_valid(const struct qyi_servers *s, const struct qyi_store_request 
         r->bytes > s->block_bytes - r->at) {
         return 0;
     }
-    return r->op == QYI_STORE_READ ? s->places[r->slot].n > 0
-                                   : r->at == 0 && r->bytes == s->block_bytes;
+    switch (r->op) {
+    case QYI_STORE_READ:
+        return s->places[r->slot].n > 0;
+    case QYI_STORE_WRITE:
+        return r->at == 0 && r->bytes == s->block_bytes;
+    case QYI_STORE_ROWS:
+        return s->places[r->slot].n > 0 && r->list.ids != NULL && r->list.n > 0 &&
+               r->list.n <= r->bytes / sizeof(*r->list.ids) && r->bytes <= s->store.rows_bytes;
+    }
+    return 0;
 }
 
 static enum qy_status servers_submit(struct qyi_store *store, struct qyi_store_batch *batch)
@@ -236,7 +167,7 @@ int qyi_servers_are_busy(const struct qyi_servers *s, int all)
     for (uint32_t i = 0; i < s->n_messages; i++) {
         const struct qyi_servers_message *m = &s->messages[i];
 
-        if (m->posted && (all || m->kind == QYI_MESSAGE_PUT || m->kind == QYI_MESSAGE_READ)) {
+        if (m->posted && (all || m->kind >= QYI_MESSAGE_PUT)) {
             return 1;
         }
     }

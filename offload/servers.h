@@ -4,9 +4,9 @@
  *
  *   write   to as many servers as there are to be copies: in turn along a sequence, from a place of its
  *           own, past servers that are full. Done when all have answered and one at least has it.
- *   read    ranges of the same server travel together as one question (remote_wire.h), and come
- *           back in one answer; one large range comes straight into its place. A server that fails is
- *           passed over for the next copy.
+ *   read    ranges of blocks, or rows of one layer, of the same server travel together as one question
+ *           (remote_wire.h), and come back in one answer: straight into their places where these follow
+ *           each other. A server that fails is passed over for the next copy.
  *
  * A server that is LOST is waited for where it has the only copy; one that is GONE, or has started again,
  * has lost what it held. Reads of what nobody has fail (ENODATA): it must be computed again.

@@ -18,7 +18,13 @@ struct qyi_place {
     struct qyi_copy copies[QYI_COPIES_MOST];
 };
 
-enum qyi_message_kind { QYI_MESSAGE_OPEN, QYI_MESSAGE_PUT, QYI_MESSAGE_READ, QYI_MESSAGE_DROP };
+enum qyi_message_kind {
+    QYI_MESSAGE_OPEN,
+    QYI_MESSAGE_DROP,
+    QYI_MESSAGE_PUT, /* from here on they name memory of the caller's */
+    QYI_MESSAGE_READ,
+    QYI_MESSAGE_ROWS
+};
 
 /* A question on its way, or ready to go. */
 struct qyi_servers_message {
@@ -28,10 +34,12 @@ struct qyi_servers_message {
     int posted;
     uint8_t *payload;                 /* [call_bytes]   */
     uint8_t *reply;                   /* [answer_bytes] */
-    struct qyi_store_request **parts; /* [max_parts] of a READ; one of a PUT; NULL: given up */
+    struct qyi_store_request **parts; /* [max_parts] of a READ, or ROWS; one of a PUT */
     uint32_t n_parts;
-    size_t bytes;  /* of a READ's answer */
-    uint64_t fold; /* that its answer must have */
+    uint32_t layer, n_items,
+        n_ids;     /* of ROWS: parts of one list that follow each other are one item */
+    size_t bytes;  /* of the answer to a READ, or ROWS */
+    uint64_t fold; /* that it must have                */
     struct qyi_servers_message *next;
 };
 
@@ -74,6 +82,14 @@ struct qyi_servers_message *qyi_message_take(struct qyi_servers *s, enum qyi_mes
 void qyi_message_send(struct qyi_servers *s, struct qyi_servers_message *m);
 /* Those that are ready go; those that are done are settled. */
 void qyi_messages_poll(struct qyi_servers *s);
+
+/* servers_ask.c */
+/* Puts a READ or ROWS into a question to a server that has the block. open: [servers] the questions that
+ * are being filled. 1: it waits no more. */
+int qyi_servers_ask(struct qyi_servers *s, struct qyi_store_request *r,
+                    struct qyi_servers_message **open);
+/* Those that were filled go. */
+void qyi_servers_send_open(struct qyi_servers *s, struct qyi_servers_message **open);
 
 /* servers.c */
 int qyi_servers_are_busy(const struct qyi_servers *s, int all);

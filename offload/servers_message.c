@@ -25,6 +25,8 @@ struct qyi_servers_message *qyi_message_take(struct qyi_servers *s, enum qyi_mes
     m->epoch = s->servers[server].epoch;
     m->posted = 0;
     m->n_parts = 0;
+    m->n_items = 0;
+    m->n_ids = 0;
     m->bytes = 0;
     m->fold = 0;
     memset(&m->request, 0, sizeof(m->request));
@@ -195,6 +197,7 @@ static void settle(struct qyi_servers *s, struct qyi_servers_message *m)
         settle_put(s, m, code);
         break;
     case QYI_MESSAGE_READ:
+    case QYI_MESSAGE_ROWS:
         settle_read(s, m, code, &reply);
         break;
     case QYI_MESSAGE_DROP: /* not heard: the server's memory is poorer until the sequence ends */

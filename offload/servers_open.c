@@ -127,6 +127,9 @@ enum qy_status qyi_servers_open(const struct qyi_servers_params *params, struct 
     s->mem = &params->rt->mem;
     s->block_bytes = params->layout->block_bytes;
     s->max_parts = (uint32_t)(params->call_bytes / sizeof(struct qyi_remote_read));
+    /* a row has more bytes than its id */
+    const size_t ids = params->call_bytes - sizeof(struct qyi_remote_item);
+    s->store.rows_bytes = ids < params->answer_bytes ? ids : params->answer_bytes;
     for (uint32_t i = 0; i < params->n; i++) {
         s->servers[i].peer = params->peers[i];
         s->servers[i].epoch = 1;

@@ -53,11 +53,11 @@ void qyi_store_finish(struct qyi_store_stats *counts, struct qyi_store_request *
             batch->failed = 1;
             batch->first_bad = number;
         }
-    } else if (request->op == QYI_STORE_READ) {
-        counts->reads++;
-        counts->read_bytes += request->bytes;
-    } else {
+    } else if (request->op == QYI_STORE_WRITE) {
         counts->writes++;
         counts->written_bytes += request->bytes;
+    } else {
+        counts->reads++;
+        counts->read_bytes += request->bytes;
     }
 }

@@ -14,7 +14,11 @@
 struct qyi_store;
 struct qyi_store_batch;
 
-enum qyi_store_op { QYI_STORE_READ = 0, QYI_STORE_WRITE };
+enum qyi_store_op {
+    QYI_STORE_READ = 0,
+    QYI_STORE_WRITE,
+    QYI_STORE_ROWS /* where the store has rows_bytes: rows of a block, one after another */
+};
 
 /* What others call the block that is written: content is known by all five numbers. */
 struct qyi_store_name {
@@ -23,17 +27,25 @@ struct qyi_store_name {
     uint32_t sequence, block;
 };
 
+/* Rows of one KV head in a layer. */
+struct qyi_store_list {
+    const uint32_t *ids; /* [n] tokens of the sequence, all in the slot's block; borrowed until the
+                            batch is done */
+    uint32_t n, layer, head;
+};
+
 /* Bytes from or to one slot. The caller sets what comes before `error`. */
 struct qyi_store_request {
     enum qyi_store_op op;
     uint32_t slot;
     uint64_t at;  /* in the slot; multiples of the store's granule, as data and bytes */
     void *data;   /* borrowed until the batch is done                                */
-    size_t bytes; /* 1 granule .. 1 GiB; a write is of the whole block               */
-    struct qyi_store_name
-        name;    /* of a write                                                      */
-    int error;   /* when done: 0, or why it failed (errno)                          */
-    size_t done; /* bytes so far                                                    */
+    size_t bytes; /* 1 granule .. 1 GiB; a write is of the whole block. Rows: n times their bytes
+                     at home, at most the store's rows_bytes                         */
+    struct qyi_store_name name; /* of a write                                        */
+    struct qyi_store_list list; /* of rows                                           */
+    int error;                  /* when done: 0, or why it failed (errno)            */
+    size_t done;                /* bytes so far                                      */
     struct qyi_store_batch *batch;
     struct qyi_store_request *next;
     /* the store's own */
@@ -75,9 +87,10 @@ struct qyi_store_ops {
 /* The store's own struct begins with it. */
 struct qyi_store {
     const struct qyi_store_ops *ops;
-    const char *word; /* what it is, for messages: "disk"                 */
-    size_t granule;   /* bytes; reads and writes are of whole ones        */
-    uint64_t bytes;   /* of all slots                                     */
+    const char *word;  /* what it is, for messages: "disk"                 */
+    size_t granule;    /* bytes; reads and writes are of whole ones        */
+    size_t rows_bytes; /* of one request for rows, at most; 0: it has none */
+    uint64_t bytes;    /* of all slots                                     */
 };
 
 /* Waits for what is under way, without a limit: memory it names may be written until then. NULL is
@@ -90,7 +103,7 @@ static inline void qyi_store_close(struct qyi_store *store)
 }
 
 /* Starts a batch; batch->requests and batch->n are set. QY_ERR_INVALID: a request is not in whole
- * granules of the store. QY_ERR_DEVICE: a reset has not come through yet. [owner] [noalloc] */
+ * granules of the store, or nothing that it does. QY_ERR_DEVICE: a reset has not come through yet. [owner] [noalloc] */
 QY_MUST static inline enum qy_status qyi_store_submit(struct qyi_store *store,
                                                       struct qyi_store_batch *batch)
 {

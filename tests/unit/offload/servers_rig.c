@@ -195,6 +195,56 @@ void servers_read_ranges(struct servers_bed *bed, uint32_t n_slots)
     free(to);
 }
 
+struct qyi_store_request servers_rows(uint32_t slot, uint32_t layer, uint32_t head,
+                                      const uint32_t *ids, uint32_t n, uint8_t *to)
+{
+    return (struct qyi_store_request){.op = QYI_STORE_ROWS,
+                                      .slot = slot,
+                                      .data = to,
+                                      .bytes = (size_t)n * SERVERS_ROW,
+                                      .list = {.ids = ids, .n = n, .layer = layer, .head = head}};
+}
+
+void servers_expect_rows(const struct servers_bed *bed, const struct qyi_store_request *r)
+{
+    const uint8_t *slab = servers_block(bed, r->slot) +
+                          qyi_layout_home_at(&bed->worker.layout, r->list.layer, r->list.head);
+
+    for (uint32_t i = 0; i < r->list.n; i++) {
+        assert_memory_equal((const uint8_t *)r->data + (size_t)i * SERVERS_ROW,
+                            slab + (size_t)(r->list.ids[i] % MR_TOKENS) * SERVERS_ROW, SERVERS_ROW);
+    }
+}
+
+void servers_read_rows(struct servers_bed *bed, uint32_t n_slots)
+{
+    enum { LISTS = 200, MOST = 12 };
+    static struct qyi_store_request requests[LISTS];
+    static uint32_t ids[LISTS][MOST];
+    uint8_t *to = malloc((size_t)LISTS * MOST * SERVERS_ROW);
+    uint8_t *at = to;
+    int error;
+
+    assert_non_null(to);
+    for (uint32_t i = 0; i < LISTS; i++) {
+        const uint32_t slot = i * n_slots / LISTS; /* lists that follow each other go together */
+        const uint32_t n = 1 + (uint32_t)(memory_random(&bed->worker) % MOST);
+
+        for (uint32_t k = 0; k < n; k++) {
+            ids[i][k] =
+                slot % MR_BLOCKS * MR_TOKENS + (uint32_t)(memory_random(&bed->worker) % MR_TOKENS);
+        }
+        requests[i] =
+            servers_rows(slot, i * 3 / LISTS % MR_LAYERS, i / 5 % MR_KV_HEADS, ids[i], n, at);
+        at += requests[i].bytes;
+    }
+    assert_int_equal(servers_run(bed, requests, LISTS, &error), QY_OK);
+    for (uint32_t i = 0; i < LISTS; i++) {
+        servers_expect_rows(bed, &requests[i]);
+    }
+    free(to);
+}
+
 uint64_t servers_held(const struct servers_bed *bed, uint32_t i)
 {
     struct qy_memory_stats stats;

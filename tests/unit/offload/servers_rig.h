@@ -7,7 +7,7 @@
 
 #include "offload/servers.h"
 
-enum { SERVERS = 3, TIMEOUT = 1000000, SLOTS = 32 };
+enum { SERVERS = 3, TIMEOUT = 1000000, SLOTS = 32, SERVERS_ROW = 4 * MR_D };
 
 struct servers_bed {
     struct qy_fabric *fabric;
@@ -42,6 +42,12 @@ void servers_fill(struct servers_bed *bed, uint32_t n);
 int servers_read(struct servers_bed *bed, uint32_t slot);
 /* Many short ranges of slots 0 .. n - 1 in one batch, compared. */
 void servers_read_ranges(struct servers_bed *bed, uint32_t n_slots);
+/* A request for n rows of a slot's block, and are they what they should be? ids: tokens of the sequence. */
+struct qyi_store_request servers_rows(uint32_t slot, uint32_t layer, uint32_t head,
+                                      const uint32_t *ids, uint32_t n, uint8_t *to);
+void servers_expect_rows(const struct servers_bed *bed, const struct qyi_store_request *request);
+/* Many short lists of rows of slots 0 .. n - 1 in one batch, compared. */
+void servers_read_rows(struct servers_bed *bed, uint32_t n_slots);
 /* Blocks that server i has. */
 uint64_t servers_held(const struct servers_bed *bed, uint32_t i);
 /* ns on the fabric's clock, in which the store does its work. */

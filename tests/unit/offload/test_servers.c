@@ -25,8 +25,10 @@ static void blocks_are_dealt_out_and_come_back(void **state)
             assert_int_equal(servers_read(&bed, slot), 0);
         }
         servers_read_ranges(&bed, 24);
+        servers_read_rows(&bed, 24);
         servers_fill(&bed, 24); /* others in the same slots */
         servers_read_ranges(&bed, 24);
+        servers_read_rows(&bed, 24);
         for (uint32_t slot = 0; slot < 24; slot++) {
             qyi_store_release(bed.store, slot);
         }
@@ -65,6 +67,7 @@ static void copies_serve_when_a_server_dies(void **state)
     assert_int_equal(qy_fabric_happens(bed.fabric, "s1", QY_FABRIC_KILL), QY_OK);
     servers_close_one(&bed, 1);
     bed.nodes[1] = NULL;
+    servers_read_rows(&bed, 12);
     for (uint32_t slot = 0; slot < 12; slot++) {
         assert_int_equal(servers_read(&bed, slot), 0);
     }
@@ -145,8 +148,10 @@ static void server_that_comes_back_in_time_is_waited_for(void **state)
 
 static void reset_gives_up_what_is_under_way(void **state)
 {
-    struct qyi_store_request request;
-    struct qyi_store_batch batch = {.requests = &request, .n = 1};
+    static const uint32_t id = 3 * MR_TOKENS;
+    static uint8_t row[SERVERS_ROW];
+    struct qyi_store_request requests[2];
+    struct qyi_store_batch batch = {.requests = requests, .n = 2};
     (void)state;
 
     servers_bed_open(&bed, 48, 1, &usual);
@@ -154,15 +159,17 @@ static void reset_gives_up_what_is_under_way(void **state)
     for (uint32_t i = 0; i < SERVERS; i++) {
         assert_int_equal(qy_fabric_happens(bed.fabric, servers_address(i), QY_FABRIC_CUT), QY_OK);
     }
-    request = (struct qyi_store_request){
-        .op = QYI_STORE_READ, .slot = 3, .data = bed.space, .bytes = bed.worker.layout.block_bytes};
+    requests[0] = servers_rows(3, 0, 0, &id, 1, row);
+    requests[1] = (struct qyi_store_request){
+        .op = QYI_STORE_READ, .slot = 4, .data = bed.space, .bytes = bed.worker.layout.block_bytes};
     assert_int_equal(qyi_store_submit(bed.store, &batch), QY_OK);
     assert_int_equal(qyi_store_wait(bed.store, &batch, 1000), QY_ERR_TIMEOUT);
     assert_int_equal(qyi_store_reset(bed.store, 1000), QY_ERR_TIMEOUT);
     assert_int_equal(qyi_store_submit(bed.store, &batch), QY_ERR_DEVICE);
     assert_int_equal(qyi_store_reset(bed.store, 100 * TIMEOUT), QY_OK);
     assert_int_equal(batch.n_left, 0);
-    assert_int_equal(request.error, ECANCELED);
+    assert_int_equal(requests[0].error, ECANCELED);
+    assert_int_equal(requests[1].error, ECANCELED);
     for (uint32_t i = 0; i < SERVERS; i++) {
         assert_int_equal(qy_fabric_happens(bed.fabric, servers_address(i), QY_FABRIC_RESUME),
                          QY_OK);
@@ -177,8 +184,13 @@ static void wrong_requests_are_refused(void **state)
     (void)state;
     servers_bed_open(&bed, 48, 1, &usual);
     servers_fill(&bed, 1);
+    static const uint32_t ids[MR_TOKENS];
     const size_t bytes = bed.worker.layout.block_bytes;
     const struct qyi_store_request wrong[] = {
+        servers_rows(0, 0, 0, NULL, 1, bed.space),
+        servers_rows(0, 0, 0, ids, 0, bed.space),
+        servers_rows(1, 0, 0, ids, 1, bed.space),
+        servers_rows(0, 0, 0, ids, MR_TOKENS, bed.space),
         {.op = QYI_STORE_READ, .slot = SLOTS, .data = bed.space, .bytes = 64},
         {.op = QYI_STORE_READ, .slot = 1, .data = bed.space, .bytes = 64}, /* nothing is there */
         {.op = QYI_STORE_READ, .slot = 0, .data = NULL, .bytes = 64},
