@@ -36,6 +36,8 @@ struct qy_ranks {
     const struct qy_runtime *rt;
     int rank, count;
     int stuck; /* a collective was given up: no other may follow it */
+    int begun; /* a barrier, that `barrier` is of */
+    MPI_Request barrier;
 };
 
 static enum qy_status mpi_error(const char *what, int code, struct qy_error *err)
@@ -156,6 +158,11 @@ static enum qy_status usable(const struct qy_ranks *ranks, const char *what, str
                             "of that; end the job",
                             what);
     }
+    if (ranks->begun) {
+        return qy_error_set(err, QY_ERR_INVALID,
+                            "%s of the ranks: a barrier was begun before it, and is not over",
+                            what);
+    }
     return QY_OK;
 }
 
@@ -258,27 +265,61 @@ enum qy_status qy_ranks_exchange(struct qy_ranks *ranks, const void *mine, size_
         memcpy(all, memory + bytes, bytes * n);
     }
     if (!ranks->stuck) {
+        explicit_bzero(memory, each * (n + 1));
         qy_free(&ranks->rt->mem, memory);
     }
     return st;
+}
+
+static enum qy_status begin_barrier(struct qy_ranks *ranks, MPI_Request *request,
+                                    struct qy_error *err)
+{
+    const enum qy_status st = usable(ranks, "barrier", err);
+    int code;
+
+    if (st != QY_OK) {
+        return st;
+    }
+    code = MPI_Ibarrier(MPI_COMM_WORLD, request);
+    if (code != MPI_SUCCESS) {
+        ranks->stuck = 1;
+        return mpi_error("barrier", code, err);
+    }
+    return QY_OK;
 }
 
 enum qy_status qy_ranks_barrier(struct qy_ranks *ranks, uint64_t timeout_ns, struct qy_error *err)
 {
     const uint64_t deadline_ns = deadline_after(timeout_ns);
     MPI_Request request = MPI_REQUEST_NULL;
-    enum qy_status st = usable(ranks, "barrier", err);
-    int code;
+    const enum qy_status st = begin_barrier(ranks, &request, err);
 
-    if (st != QY_OK) {
-        return st;
+    return st == QY_OK ? finish(ranks, &request, "barrier", timeout_ns, deadline_ns, err) : st;
+}
+
+enum qy_status qy_ranks_barrier_begin(struct qy_ranks *ranks, struct qy_error *err)
+{
+    const enum qy_status st = begin_barrier(ranks, &ranks->barrier, err);
+
+    ranks->begun = ranks->begun || st == QY_OK;
+    return st;
+}
+
+enum qy_status qy_ranks_barrier_test(struct qy_ranks *ranks, struct qy_error *err)
+{
+    int done = 0, code;
+
+    if (!ranks->begun) {
+        return qy_error_set(err, QY_ERR_INVALID, "barrier of the ranks: none was begun");
     }
-    code = MPI_Ibarrier(MPI_COMM_WORLD, &request);
+    code = MPI_Test(&ranks->barrier, &done, MPI_STATUS_IGNORE);
     if (code != MPI_SUCCESS) {
+        ranks->begun = 0;
         ranks->stuck = 1;
         return mpi_error("barrier", code, err);
     }
-    return finish(ranks, &request, "barrier", timeout_ns, deadline_ns, err);
+    ranks->begun = !done;
+    return done ? QY_OK : QY_PENDING;
 }
 
 /* ---- leaving ------------------------------------------------------------------------------- */

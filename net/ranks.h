@@ -41,6 +41,7 @@ int qy_ranks_close(struct qy_ranks *ranks, uint64_t timeout_ns);
 int qy_ranks_rank(const struct qy_ranks *ranks);
 int qy_ranks_count(const struct qy_ranks *ranks);
 /* Every rank gives `bytes` bytes (1 .. INT_MAX, the same at all) and gets all: all [count][bytes], by rank.
+ * What is exchanged may be secret: no copy of it stays here, but MPI's own are not ours to clear.
  * QY_ERR_TIMEOUT: somebody did not come in time; err names nobody, for MPI does not tell.
  * QY_ERR_INVALID: sizes differ; err names two ranks. [owner] [setup] [alloc] */
 QY_MUST enum qy_status qy_ranks_exchange(struct qy_ranks *ranks, const void *mine, size_t bytes,
@@ -48,6 +49,12 @@ QY_MUST enum qy_status qy_ranks_exchange(struct qy_ranks *ranks, const void *min
 /* Waits until all ranks are here. [owner] [setup] */
 QY_MUST enum qy_status qy_ranks_barrier(struct qy_ranks *ranks, uint64_t timeout_ns,
                                         struct qy_error *err);
+/* The same in two parts, for a rank that has other work meanwhile: begin, then test now and then, and sleep in
+ * between; others may come by qy_ranks_barrier. From begin until test has said QY_OK no exchange and no
+ * barrier may be begun, and a close leaves without the others. test never waits. QY_PENDING: not all are
+ * here. QY_ERR_INVALID: none was begun. [owner] */
+QY_MUST enum qy_status qy_ranks_barrier_begin(struct qy_ranks *ranks, struct qy_error *err);
+QY_MUST enum qy_status qy_ranks_barrier_test(struct qy_ranks *ranks, struct qy_error *err);
 /* Ends the whole job, now, with this exit code, 1 .. 125; with ranks NULL this process alone. [owner] */
 __attribute__((noreturn)) void qy_ranks_abort(struct qy_ranks *ranks, int code);
 

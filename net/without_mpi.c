@@ -67,6 +67,18 @@ enum qy_status qy_ranks_barrier(struct qy_ranks *ranks, uint64_t timeout_ns, str
     return no_mpi("barrier", err);
 }
 
+enum qy_status qy_ranks_barrier_begin(struct qy_ranks *ranks, struct qy_error *err)
+{
+    (void)ranks;
+    return no_mpi("barrier", err);
+}
+
+enum qy_status qy_ranks_barrier_test(struct qy_ranks *ranks, struct qy_error *err)
+{
+    (void)ranks;
+    return no_mpi("barrier", err);
+}
+
 void qy_ranks_abort(struct qy_ranks *ranks, int code)
 {
     (void)ranks;

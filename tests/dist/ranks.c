@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { MS = 1000000, LONG_MS = 30000 };
@@ -96,11 +97,36 @@ static void exchange(struct rank *r, size_t bytes, int round)
     free(all);
 }
 
+static void sleep_ms(long n)
+{
+    const struct timespec pause = {.tv_nsec = n * MS};
+
+    nanosleep(&pause, NULL);
+}
+
+/* A barrier: rank 0 waits in it, the others begin it and look for it. */
+static void together(struct rank *r)
+{
+    struct qy_error err;
+    enum qy_status st;
+
+    if (r->me == 0) {
+        expect_status("barrier", qy_ranks_barrier(r->ranks, ms(LONG_MS), &err), QY_OK, &err);
+        return;
+    }
+    expect_status("barrier_begin", qy_ranks_barrier_begin(r->ranks, &err), QY_OK, &err);
+    while ((st = qy_ranks_barrier_test(r->ranks, &err)) == QY_PENDING) {
+        sleep_ms(1);
+    }
+    expect_status("barrier_test", st, QY_OK, &err);
+    expect_status("barrier_test of none", qy_ranks_barrier_test(r->ranks, &err), QY_ERR_INVALID,
+                  &err);
+}
+
 /* exchange ROUNDS BYTES...: everything goes well. */
 static int case_exchange(struct rank *r, int argc, char **argv)
 {
     struct qy_launch launch;
-    struct qy_error err;
 
     qy_launch_read(&launch);
     join(r, LONG_MS);
@@ -112,7 +138,7 @@ static int case_exchange(struct rank *r, int argc, char **argv)
             exchange(r, (size_t)atol(argv[i]), round);
         }
     }
-    expect_status("barrier", qy_ranks_barrier(r->ranks, ms(LONG_MS), &err), QY_OK, &err);
+    together(r);
     printf("rank %d of %d: done\n", r->me, r->count);
     leave(r);
     return 0;
@@ -186,6 +212,35 @@ static int case_absent(struct rank *r, int argc, char **argv)
     }
     sleep(1); /* for the others to say that they timed out */
     qy_ranks_abort(r->ranks, atoi(argv[2]));
+}
+
+/* begun RANK MS CODE: that rank does not come to a barrier that the others have begun. It stays pending, nothing
+ * else can be begun, and their close leaves without it. */
+static int case_begun(struct rank *r, int argc, char **argv)
+{
+    const uint64_t until = qy_clock_ns() + ms((uint64_t)atol(argv[1]));
+    uint8_t mine[8] = {0}, all[8 * 64];
+    struct qy_error err;
+
+    (void)argc;
+    join(r, LONG_MS);
+    if (r->me == atoi(argv[0])) {
+        sleep_for_ever();
+    }
+    expect_status("barrier_begin", qy_ranks_barrier_begin(r->ranks, &err), QY_OK, &err);
+    do {
+        expect_status("barrier_test", qy_ranks_barrier_test(r->ranks, &err), QY_PENDING, &err);
+        sleep_ms(1);
+    } while (qy_clock_ns() < until);
+    expect_status("exchange in a barrier",
+                  qy_ranks_exchange(r->ranks, mine, sizeof(mine), all, ms(LONG_MS), &err),
+                  QY_ERR_INVALID, &err);
+    expect_status("second barrier", qy_ranks_barrier_begin(r->ranks, &err), QY_ERR_INVALID, &err);
+    if (qy_ranks_close(r->ranks, ms(LONG_MS)) == 0) {
+        fail("close", "it left in the middle of a barrier");
+    }
+    printf("rank %d: left alone\n", r->me);
+    return atoi(argv[2]);
 }
 
 /* stuck RANK HOW MS CODE: that rank does not come to the close: it sleeps, or is stopped. The others wait
@@ -289,6 +344,7 @@ static const struct {
     {"exchange", 2, case_exchange}, {"code", 2, case_code},   {"sizes", 0, case_sizes},
     {"absent", 3, case_absent},     {"stuck", 4, case_stuck}, {"late", 3, case_late},
     {"finalize", 2, case_finalize}, {"dies", 2, case_dies},   {"twice", 0, case_twice},
+    {"begun", 3, case_begun},
 };
 
 int main(int argc, char **argv)

@@ -68,6 +68,12 @@ class Ranks(dist.Case):
                     self.assertEqual(done.code, 7, str(done))
                     self.assertEqual(done.stdout.count("timed out"), 2, str(done))
 
+    def test_a_barrier_that_was_begun_stays_pending_without_a_rank(self):
+        done = dist.mpirun(3, RANKS, "begun", 1, 300, 5)
+        self.assertEqual(done.code, 5, str(done))
+        self.assertIn("left alone", done.stdout, str(done))
+        self.assertIn("a barrier was begun before it, and is not over", done.stderr, str(done))
+
     def test_a_close_without_a_rank_ends_the_job_and_not_with_0(self):
         # A rank that asks for 0 then would lie: mpirun makes it 1.
         for how in ("asleep", "stopped"):
