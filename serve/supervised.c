@@ -10,15 +10,31 @@
 
 #include "serve/supervisor_internal.h"
 
-/* The brief was sent before this process existed, so it is there at once. */
+/* chosen: longer than the ranks of a job wait for each other, which comes before a brief. */
+static const uint64_t brief_wait_ns = 600000000000u;
+
+static void wait_for_word(int fd)
+{
+    const uint64_t until = qy_clock_ns() + brief_wait_ns;
+    for (uint64_t now = qy_clock_ns(); now < until; now = qy_clock_ns()) {
+        struct pollfd heard = {.fd = fd, .events = POLLIN};
+        if (poll(&heard, 1, (int)((until - now) / 1000000u) + 1) >= 0 || errno != EINTR) {
+            return;
+        }
+    }
+}
+
+/* Most briefs were sent before this process existed, and are there at once. */
 static ssize_t receive_start(int fd, struct qyi_start *start)
 {
     int type = 0;
     socklen_t bytes = sizeof type;
     if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &bytes) != 0 || type != SOCK_SEQPACKET ||
         fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) {
+        errno = EINVAL;
         return -1;
     }
+    wait_for_word(fd);
     return recv(fd, start, sizeof *start, MSG_DONTWAIT);
 }
 
@@ -27,6 +43,12 @@ enum qy_status qyi_supervised_open(struct qyi_supervised *supervised, struct qy_
     struct qyi_start start;
     const ssize_t got = receive_start(QYI_CHILD_FD, &start);
     const size_t least = offsetof(struct qyi_start, brief);
+    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+        return qy_error_set(
+            err, QY_ERR_TIMEOUT,
+            "the process that started this one did not say within %llu s what to do",
+            (unsigned long long)(brief_wait_ns / 1000000000u));
+    }
     if (got < (ssize_t)least || start.word.magic != QYI_WORD_MAGIC ||
         start.word.kind != QYI_WORD_START) {
         explicit_bzero(&start, sizeof start);

@@ -25,6 +25,7 @@ struct qyi_supervisor {
     int pid, fd;  /* 0 and -1: none */
     int closed;   /* the child closed its end: nothing more is heard */
     int listened; /* some start did */
+    int briefed;  /* start has the brief */
     uint64_t started_ns, heard_ns, due_ns, polled_ns, incarnation;
     uint64_t restarted_ns[QYI_MAX_RESTARTS]; /* a ring of the last restarts */
     uint32_t restarts;
@@ -49,8 +50,8 @@ static enum qy_status start_child(struct qyi_supervisor *s, uint64_t now, struct
     s->start.word.number = s->restarts;
     memcpy(s->start.word.text, s->address, sizeof s->address);
     const char *program = s->params.program != NULL ? s->params.program : "/proc/self/exe";
-    const enum qy_status st = qyi_supervisor_spawn(program, s->params.name, &s->start,
-                                                   s->start_bytes, &s->pid, &s->fd, err);
+    const enum qy_status st = qyi_supervisor_spawn(
+        program, s->params.name, &s->start, s->briefed ? s->start_bytes : 0, &s->pid, &s->fd, err);
     if (st == QY_OK) {
         s->state = QYI_CHILD_STARTING;
         s->started_ns = now;
@@ -223,7 +224,8 @@ static void forgive(struct qyi_supervisor *s, uint64_t now)
 static void judge(struct qyi_supervisor *s, uint64_t now)
 {
     char text[96];
-    if (s->state == QYI_CHILD_STARTING && now - s->started_ns >= s->params.listen_ns) {
+    if (s->state == QYI_CHILD_STARTING && s->briefed &&
+        now - s->started_ns >= s->params.listen_ns) {
         snprintf(text, sizeof text, "did not listen within %llu ms and was killed",
                  (unsigned long long)(s->params.listen_ns / 1000000u));
         kill_child(s, text);
@@ -260,15 +262,30 @@ enum qy_status qyi_supervisor_poll(struct qyi_supervisor *s, uint64_t now, struc
 
 /* ---- for its owner ----------------------------------------------------------------------------- */
 
+static enum qy_status too_much(const struct qyi_supervisor_params *params, size_t brief_bytes,
+                               struct qy_error *err)
+{
+    return qy_error_set(err, QY_ERR_INVALID,
+                        "child '%s': a brief of %zu bytes and %u restarts a minute; at most %d "
+                        "and %d are accepted",
+                        params->name, brief_bytes, params->max_restarts, QYI_CHILD_BRIEF_BYTES,
+                        QYI_MAX_RESTARTS);
+}
+
+static void keep_brief(struct qyi_supervisor *s, const void *brief, size_t bytes)
+{
+    if (bytes > 0) {
+        memcpy(s->start.brief, brief, bytes);
+    }
+    s->start_bytes = offsetof(struct qyi_start, brief) + bytes;
+    s->briefed = 1;
+}
+
 enum qy_status qyi_supervisor_open(const struct qyi_supervisor_params *params, uint64_t now,
                                    struct qyi_supervisor **supervisor, struct qy_error *err)
 {
     if (params->brief_bytes > QYI_CHILD_BRIEF_BYTES || params->max_restarts > QYI_MAX_RESTARTS) {
-        return qy_error_set(err, QY_ERR_INVALID,
-                            "child '%s': a brief of %zu bytes and %u restarts a minute; at most %d "
-                            "and %d are accepted",
-                            params->name, params->brief_bytes, params->max_restarts,
-                            QYI_CHILD_BRIEF_BYTES, QYI_MAX_RESTARTS);
+        return too_much(params, params->brief_bytes, err);
     }
     struct qyi_supervisor *s = qy_alloc_zero(&params->rt->mem, sizeof *s);
     if (s == NULL) {
@@ -282,16 +299,35 @@ enum qy_status qyi_supervisor_open(const struct qyi_supervisor_params *params, u
     s->start.word.magic = QYI_WORD_MAGIC;
     s->start.word.kind = QYI_WORD_START;
     s->start.word.beat_ns = params->silence_ns / 10;
-    if (params->brief_bytes > 0) {
-        memcpy(s->start.brief, params->brief, params->brief_bytes);
+    if (params->brief != NULL) {
+        keep_brief(s, params->brief, params->brief_bytes);
     }
-    s->start_bytes = offsetof(struct qyi_start, brief) + params->brief_bytes;
     const enum qy_status st = start_child(s, now, err);
     if (st != QY_OK) {
         qyi_supervisor_close(s);
         return st;
     }
     *supervisor = s;
+    return QY_OK;
+}
+
+enum qy_status qyi_supervisor_brief(struct qyi_supervisor *s, const void *brief, size_t brief_bytes,
+                                    uint64_t now, struct qy_error *err)
+{
+    if (brief_bytes > QYI_CHILD_BRIEF_BYTES) {
+        return too_much(&s->params, brief_bytes, err);
+    }
+    if (s->briefed) {
+        return qy_error_set(err, QY_ERR_INVALID, "child '%s': has a brief already", s->params.name);
+    }
+    keep_brief(s, brief, brief_bytes);
+    s->started_ns = now;
+    s->polled_ns = now;
+    if (s->fd >= 0) {
+        /* A child that is gone gets it with its next start; one that for another reason does not is one that
+         * does not listen. */
+        (void)!send(s->fd, &s->start, s->start_bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
+    }
     return QY_OK;
 }
 

@@ -28,7 +28,8 @@ struct qyi_supervisor_params {
     const struct qy_runtime *rt; /* kept; its memory and log alone are used                   */
     const char *program;         /* kept; NULL: this program's own file                       */
     const char *name;            /* kept; argv[0] of the child: how it knows what it is       */
-    const void *brief;           /* [brief_bytes], copied; cleared at close                   */
+    const void *brief;           /* [brief_bytes], copied; cleared at close. NULL: it comes later,
+                                    by qyi_supervisor_brief                                     */
     size_t brief_bytes;
     uint64_t listen_ns;    /* in this time it says that it listens                          */
     uint64_t silence_ns;   /* heard nothing for so long after that: it hangs                */
@@ -62,6 +63,10 @@ struct qyi_child {
 QY_MUST enum qy_status qyi_supervisor_open(const struct qyi_supervisor_params *params, uint64_t now,
                                            struct qyi_supervisor **supervisor,
                                            struct qy_error *err);
+/* Tells the child that runs, and each start after it, what it waits for; from now on it must listen in time.
+ * Once, when params.brief was NULL; brief as there. QY_ERR_INVALID: sizes, or it has one. [owner] */
+QY_MUST enum qy_status qyi_supervisor_brief(struct qyi_supervisor *supervisor, const void *brief,
+                                            size_t brief_bytes, uint64_t now, struct qy_error *err);
 /* Ends the child: SIGTERM, and after end_ns SIGKILL. 1: it had to be killed. */
 int qyi_supervisor_close(struct qyi_supervisor *supervisor);
 /* Hears, judges, kills and restarts; never waits. Of a time in which it was not called a quarter of
@@ -87,7 +92,8 @@ struct qyi_supervised {
     size_t brief_bytes;
 };
 
-/* Takes the brief. QY_ERR_CONFIG: nobody supervises this process. [setup] */
+/* Takes the brief; where it is to come later, waits for it. QY_ERR_CONFIG: nobody supervises this process.
+ * QY_ERR_TIMEOUT: the brief did not come within ten minutes. [setup] */
 QY_MUST enum qy_status qyi_supervised_open(struct qyi_supervised *supervised, struct qy_error *err);
 /* Clears the brief. */
 void qyi_supervised_close(struct qyi_supervised *supervised);

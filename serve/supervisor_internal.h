@@ -30,7 +30,7 @@ struct qyi_start {
 };
 
 /* Starts program as name with its end of a pair of sockets, in which start lies already
- * [start_bytes]. What fails in the new process comes as QYI_WORD_NO_PROGRAM. */
+ * [start_bytes] (0: it comes later). What fails in the new process comes as QYI_WORD_NO_PROGRAM. */
 QY_MUST enum qy_status qyi_supervisor_spawn(const char *program, const char *name,
                                             const struct qyi_start *start, size_t start_bytes,
                                             int *pid, int *fd, struct qy_error *err);

@@ -132,7 +132,8 @@ enum qy_status qyi_supervisor_spawn(const char *program, const char *name,
     const pid_t parent = getpid();
     pid_t child = -1;
     int cause = 0;
-    if (send(pair[0], start, start_bytes, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)start_bytes) {
+    if (start_bytes > 0 &&
+        send(pair[0], start, start_bytes, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)start_bytes) {
         cause = errno;
     } else {
         /* Blocked until the child has no handlers of ours left: a SIGTERM for it must not be lost in one. */

@@ -30,7 +30,7 @@ void bed_open(struct bed *bed, const char *brief)
     bed->params = (struct qyi_supervisor_params){.rt = &bed->rt,
                                                  .name = CHILD_NAME,
                                                  .brief = brief,
-                                                 .brief_bytes = strlen(brief),
+                                                 .brief_bytes = brief != NULL ? strlen(brief) : 0,
                                                  .listen_ns = MS(1000),
                                                  .silence_ns = MS(100),
                                                  .end_ns = MS(30000),

@@ -24,7 +24,7 @@ struct bed {
     int lines; /* of the log */
 };
 
-/* A silence of 100 ms, a second to listen in, 50 ms of back-off, 3 restarts; half a minute to end. */
+/* brief NULL: it comes later. A silence of 100 ms, a second to listen in, 50 ms of back-off, 3 restarts; half a minute to end. */
 void bed_open(struct bed *bed, const char *brief);
 /* Once more, by bed->params. */
 void bed_start(struct bed *bed);

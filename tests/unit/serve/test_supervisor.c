@@ -170,6 +170,46 @@ static void no_end(int number)
     (void)number;
 }
 
+static void brief_that_comes_later_is_waited_for(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_open(&bed, NULL);
+    pass(&bed, 3 * bed.params.listen_ns); /* it is not to blame */
+    assert_int_equal(bed.child.state, QYI_CHILD_STARTING);
+    assert_int_equal(bed.child.restarts, 0);
+    const int pid = bed.child.pid;
+    assert_int_equal(
+        qyi_supervisor_brief(bed.supervisor, "good", QYI_CHILD_BRIEF_BYTES + 1, bed.now, &bed.err),
+        QY_ERR_INVALID);
+    assert_int_equal(qyi_supervisor_brief(bed.supervisor, "good", 4, bed.now, &bed.err), QY_OK);
+    reach(&bed, QYI_CHILD_LISTENING);
+    assert_int_equal(bed.child.pid, pid);
+    assert_int_equal(qyi_supervisor_brief(bed.supervisor, "good", 4, bed.now, &bed.err),
+                     QY_ERR_INVALID);
+    kill(pid, SIGKILL);
+    pass_back_off(&bed);
+    reach(&bed, QYI_CHILD_LISTENING); /* the next start has it, too */
+    assert_int_equal(bed.child.incarnation, 2);
+    assert_int_equal(bed_close(&bed), 0);
+    /* One that died before. */
+    bed_open(&bed, NULL);
+    (void)!look(&bed);
+    kill(bed.child.pid, SIGKILL);
+    reach(&bed, QYI_CHILD_WAITING);
+    assert_int_equal(qyi_supervisor_brief(bed.supervisor, "mute", 4, bed.now, &bed.err), QY_OK);
+    bed.now += bed.params.back_off_ns;
+    (void)!look(&bed);
+    assert_int_equal(bed.child.state, QYI_CHILD_STARTING);
+    pass(&bed, bed.params.listen_ns); /* now it is */
+    assert_int_equal(bed.child.state, QYI_CHILD_ENDING);
+    bed_close(&bed);
+    /* One that never hears of anything. */
+    bed_open(&bed, NULL);
+    (void)!look(&bed);
+    assert_int_equal(bed_close(&bed), 0);
+}
+
 static void child_that_is_ended_before_it_is_a_program_ends(void **state)
 {
     (void)state;
@@ -254,6 +294,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(child_that_ends_now_and_then_is_not_given_up),
         cmocka_unit_test(child_that_ends_before_it_listened_is_tried_again),
         cmocka_unit_test(child_that_says_why_it_cannot_is_believed),
+        cmocka_unit_test(brief_that_comes_later_is_waited_for),
         cmocka_unit_test(child_that_is_ended_before_it_is_a_program_ends),
         cmocka_unit_test(child_that_hangs_is_killed_at_close),
         cmocka_unit_test(program_that_is_not_there_is_one_clear_error),
