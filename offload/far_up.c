@@ -113,7 +113,7 @@ enum qy_status qyi_home_far_drop(struct qy_cache *cache)
         return QY_OK;
     }
     for (int i = 0; i < QY_MICRO_BATCHES; i++) {
-        pending |= d->rows[i].active;
+        pending |= d->rows[i].active || d->push.questions[i].batch.n_left > 0;
         d->rows[i].active = 0;
     }
     for (int i = 0; i < QYI_FAR_PARTS; i++) {

@@ -94,6 +94,7 @@ enum qy_status qyi_home_far_connect(struct qy_cache *cache, struct qy_error *err
                                               .answer_bytes = p->servers->answer_bytes,
                                               .layout = &cache->layout,
                                               .group = cache->group,
+                                              .scale = p->scale,
                                               .max_sequences = p->max_sequences,
                                               .max_blocks = cache->max_blocks,
                                               .timeout_ns = 3 * p->servers->timeout_ns};
@@ -175,7 +176,7 @@ uint64_t qyi_home_far_bytes(const struct qy_cache *cache, uint64_t n_slots, uint
            QYI_FAR_PARTS * (part_bytes(cache) + PART_READS * reads_bytes()) +
            items * (sizeof(uint32_t) + table_blocks(cache) * sizeof(uint8_t *) +
                     sizeof(struct qy_gather_item)) +
-           (uint64_t)3 * cache->ids_capacity * sizeof(uint32_t);
+           (uint64_t)3 * cache->ids_capacity * sizeof(uint32_t) + qyi_far_push_bytes(cache);
 }
 
 static int open_reads(const struct qy_allocator *mem, uint32_t capacity, size_t bytes,
@@ -228,6 +229,7 @@ static int open_lists(struct qy_cache *cache)
     for (int i = 0; i < QYI_FAR_PARTS; i++) {
         missing |= open_reads(mem, PART_READS, part_bytes(cache), &d->parts[i]);
     }
+    missing |= qyi_far_push_open(cache);
     return missing || !d->free_slots || !d->slots || !d->last_use || !d->footers ||
            (sums && !d->sums) || !d->n_ram || !d->tables || !d->gathers || !d->scratch ||
            !d->in_order;
@@ -303,6 +305,7 @@ void qyi_home_far_close(struct qy_cache *cache)
     struct qyi_home_far *d = &cache->far;
 
     qyi_store_close(d->store);
+    qyi_far_push_close(cache);
     for (int i = 0; i < QYI_FAR_PARTS; i++) {
         close_reads(mem, &d->parts[i]);
     }

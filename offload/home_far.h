@@ -15,6 +15,7 @@
  *                        frame now waits for that. A write that fails leaves the block where it was.
  *   rows   (far_rows.c)  pulls read the granules that hold the chosen rows into staging, and gather there;
  *                        of a store that hands out rows, these alone (far_rows_lists.c)
+ *   push   (far_push.c)  queries go to the memory servers that have the rows
  *   parts  (far_up.c)    what attends to everything reads its layer's part of blocks, a stage ahead
  *   up     (far_up.c)    blocks that are open again after a cut, or in the window, come back whole
  *
@@ -65,6 +66,20 @@ struct qyi_far_rows {
     struct qyi_far_reads reads;
 };
 
+/* Rows of a pushed item that lie at one place: host memory (0), or a place of the store (1 + its number). */
+struct qyi_far_part {
+    uint32_t place, first, n; /* of its list of ids */
+};
+
+/* Pushes to places of the store; see far_push.c. */
+struct qyi_far_push {
+    uint32_t n_places; /* host memory included; 0: nothing is pushed there, nothing below is set */
+    struct qyi_far_part *parts;                       /* [items][n_places]          */
+    uint32_t *n_parts;                                /* [items]                    */
+    float *out, *lse;                                 /* [items][n_places] partials */
+    struct qyi_far_reads questions[QY_MICRO_BATCHES]; /* without staging */
+};
+
 struct qyi_home_far {
     struct qyi_store *store; /* NULL: there is no disk tier, and nothing below is set */
     uint32_t n_slots, slot_pages;
@@ -80,6 +95,7 @@ struct qyi_home_far {
     struct qyi_far_write writes[QYI_FAR_WRITES];
     struct qyi_far_rows rows[QY_MICRO_BATCHES];
     struct qyi_far_reads parts[QYI_FAR_PARTS];
+    struct qyi_far_push push;
     int in_lists;       /* the store hands out rows: staging has them alone      */
     uint32_t *n_ram;    /* [items] pulls whose block is in host memory: they come first */
     uint8_t **tables;   /* [items][max_blocks] rows in the staging; in_lists: [items]    */
@@ -175,5 +191,24 @@ uint32_t qyi_far_lists_add(struct qyi_far_reads *reads, const struct qy_sequence
 struct qy_rows qyi_far_lists_rows(const struct qy_cache *cache, uint32_t layer, uint8_t *const *at);
 /* Of rows that were gathered: which lies in which slot, for checks. */
 void qyi_far_lists_stamp(struct qy_cache *cache, const struct qy_gather_item *items, uint32_t n);
+
+/* far_push.c: memory, in bytes; opened (1: out of memory); freed. Nothing without memory servers, or where
+ * plan.mode is pull. */
+uint64_t qyi_far_push_bytes(const struct qy_cache *cache);
+int qyi_far_push_open(struct qy_cache *cache);
+void qyi_far_push_close(struct qy_cache *cache);
+/* May the looked-up item of the running micro-batch push? With step.deterministic only where its rows lie
+ * at one place, so that the bits are those of one list. [noalloc] */
+int qyi_far_push_may(const struct qy_cache *cache, uint32_t layer, uint32_t slice, uint32_t head);
+/* Asks servers about what the micro-batch pushes; its queries are on their way to the host. The lists of
+ * what is pushed begin with the rows in host memory then. [noalloc] */
+QY_MUST enum qy_status qyi_far_push_ask(struct qy_cache *cache, uint32_t layer);
+/* Where attention over the rows in host memory goes: [group][d], and [group]. */
+float *qyi_far_push_out(const struct qy_cache *cache, size_t place, float **lse);
+/* Waits for the answers, and merges what an item got. QY_ERR_DEVICE, QY_ERR_TIMEOUT: as of pulls.
+ * [noalloc] */
+QY_MUST enum qy_status qyi_far_push_answer(struct qy_cache *cache);
+/* Nothing is under way any more: of a step that is left. [noalloc] */
+QY_MUST enum qy_status qyi_far_push_settle(struct qy_cache *cache);
 
 #endif

@@ -94,8 +94,28 @@ static void servers_poll(struct qyi_store *store)
     }
 }
 
+static int is_valid_attend(const struct qyi_servers *s, const struct qyi_store_request *r)
+{
+    const struct qyi_store_list *l = &r->list;
+
+    if (l->ids == NULL || l->slots == NULL || l->q == NULL || l->lse == NULL || r->data == NULL ||
+        l->n == 0 || l->place >= s->params.n || l->slots[0] != r->slot ||
+        r->bytes != (s->query_floats + s->params.group) * sizeof(float)) {
+        return 0;
+    }
+    for (uint32_t i = 0; i < l->n; i++) {
+        if (l->slots[i] >= s->n_slots) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
 static int is_valid(const struct qyi_servers *s, const struct qyi_store_request *r)
 {
+    if (r->op == QYI_STORE_ATTEND) {
+        return is_valid_attend(s, r);
+    }
     if (r->slot >= s->n_slots || r->data == NULL || r->bytes == 0 || r->at > s->block_bytes ||
         r->bytes > s->block_bytes - r->at) {
         return 0;
@@ -108,6 +128,8 @@ static int is_valid(const struct qyi_servers *s, const struct qyi_store_request 
     case QYI_STORE_ROWS:
         return s->places[r->slot].n > 0 && r->list.ids != NULL && r->list.n > 0 &&
                r->list.n <= r->bytes / sizeof(*r->list.ids) && r->bytes <= s->store.rows_bytes;
+    case QYI_STORE_ATTEND:
+        break;
     }
     return 0;
 }
@@ -227,5 +249,6 @@ const struct qyi_store_ops qyi_servers_ops = {.submit = servers_submit,
                                               .wait = servers_wait,
                                               .reset = servers_reset,
                                               .release = servers_release,
+                                              .where = qyi_servers_where,
                                               .stats = servers_counts,
                                               .close = qyi_servers_close};

@@ -8,6 +8,8 @@
  *           (remote_wire.h), and come back in one answer: straight into their places where these follow
  *           each other. A server that fails is passed over for the next copy.
  *
+ *   attend  the same with queries: a partial comes back for each. It is asked of one server, and not again.
+ *
  * A server that is LOST is waited for where it has the only copy; one that is GONE, or has started again,
  * has lost what it held. Reads of what nobody has fail (ENODATA): it must be computed again.
  *
@@ -32,6 +34,7 @@ struct qyi_servers_params {
     size_t call_bytes, answer_bytes;    /* likewise                                       */
     const struct qyi_layout *layout;    /* borrowed */
     uint32_t group;                     /* query heads of a KV head */
+    float scale;                        /* of q . k                 */
     uint32_t max_sequences, max_blocks; /* of the cache's table     */
     uint64_t timeout_ns;                /* for all servers to open  */
 };

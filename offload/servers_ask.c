@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Questions to memory servers that carry many requests of one kind: READ, ranges of blocks, and ROWS, rows
- * of one layer. See servers.h.
+ * Questions to memory servers that carry many requests of one kind: READ, ranges of blocks; ROWS and ATTEND,
+ * lists of rows of one layer. See servers.h.
  *
  * A question is filled with requests to one server in the order in which they wait, until one does not fit
- * any more; its answer holds the bytes of one after another.
+ * any more; its answer holds what they get, one after another.
  */
 #include "offload/servers_internal.h"
 
@@ -30,12 +30,20 @@ static int same_list(const struct qyi_servers *s, const struct qyi_store_request
 static int joins(const struct qyi_servers *s, const struct qyi_servers_message *m,
                  const struct qyi_store_request *r)
 {
-    return m->n_parts > 0 && same_list(s, m->parts[m->n_parts - 1], r);
+    return r->op == QYI_STORE_ROWS && m->n_parts > 0 && same_list(s, m->parts[m->n_parts - 1], r);
 }
 
 static enum qyi_message_kind kind_of(const struct qyi_store_request *r)
 {
-    return r->op == QYI_STORE_READ ? QYI_MESSAGE_READ : QYI_MESSAGE_ROWS;
+    return r->op == QYI_STORE_READ   ? QYI_MESSAGE_READ
+           : r->op == QYI_STORE_ROWS ? QYI_MESSAGE_ROWS
+                                     : QYI_MESSAGE_ATTEND;
+}
+
+static struct qyi_remote_parts parts_of(const struct qyi_servers *s, enum qyi_message_kind kind,
+                                        uint32_t n_items, uint32_t n_ids)
+{
+    return qyi_remote_parts(n_items, n_ids, kind == QYI_MESSAGE_ATTEND ? s->query_floats : 0);
 }
 
 /* ---- filled ----------------------------------------------------------------------------------- */
@@ -53,7 +61,7 @@ static int fits(const struct qyi_servers *s, const struct qyi_servers_message *m
     const uint32_t n_items = m->n_items + !joins(s, m, r);
 
     return m->layer == r->list.layer &&
-           qyi_remote_parts(n_items, m->n_ids + r->list.n, 0).bytes <= s->params.call_bytes;
+           parts_of(s, m->kind, n_items, m->n_ids + r->list.n).bytes <= s->params.call_bytes;
 }
 
 static void add_range(struct qyi_servers_message *m, const struct qyi_place *place,
@@ -69,27 +77,39 @@ static void add_range(struct qyi_servers_message *m, const struct qyi_place *pla
     m->fold = qyi_remote_fold(m->fold, place->name.generation);
 }
 
-/* What is asked is written when it is complete (send_rows): where ids begin is known then. */
-static void add_rows(const struct qyi_servers *s, struct qyi_servers_message *m,
-                     const struct qyi_place *place, const struct qyi_store_request *r)
+/* What is asked is written when it is complete (pack_lists): where ids begin is known then. */
+static void add_list(const struct qyi_servers *s, struct qyi_servers_message *m,
+                     const struct qyi_store_request *r)
 {
+    const struct qyi_store_list *list = &r->list;
     const int joined = joins(s, m, r);
+    uint32_t last = joined ? m->parts[m->n_parts - 1]->slot : UINT32_MAX;
 
-    m->layer = r->list.layer;
+    m->layer = list->layer;
     m->n_items += (uint32_t)!joined;
-    m->n_ids += r->list.n;
-    if (!joined || m->parts[m->n_parts - 1]->slot != r->slot) { /* a run of ids in one block */
-        m->fold = qyi_remote_fold(m->fold, place->name.generation);
+    m->n_ids += list->n;
+    for (uint32_t i = 0; i < (list->slots ? list->n : 1); i++) {
+        const uint32_t slot = list->slots ? list->slots[i] : r->slot;
+
+        if (slot != last) { /* a run of ids in one block */
+            m->fold = qyi_remote_fold(m->fold, s->places[slot].name.generation);
+            last = slot;
+        }
     }
 }
 
 /* ---- sent ------------------------------------------------------------------------------------- */
 
-static void pack_rows(const struct qyi_servers *s, struct qyi_servers_message *m)
+static void pack_lists(const struct qyi_servers *s, struct qyi_servers_message *m)
 {
-    const struct qyi_remote_ask ask = {.layer = m->layer, .n_items = m->n_items, .n_ids = m->n_ids};
-    const struct qyi_remote_parts at = qyi_remote_parts(m->n_items, m->n_ids, 0);
+    const int attends = m->kind == QYI_MESSAGE_ATTEND;
+    const struct qyi_remote_ask ask = {.layer = m->layer,
+                                       .n_items = m->n_items,
+                                       .n_ids = m->n_ids,
+                                       .scale = attends ? s->params.scale : 0.0F};
+    const struct qyi_remote_parts at = parts_of(s, m->kind, m->n_items, m->n_ids);
     struct qyi_remote_item *items = (struct qyi_remote_item *)(void *)m->payload;
+    float *q = (float *)(void *)(m->payload + at.q_at);
     uint32_t *ids = (uint32_t *)(void *)(m->payload + at.ids_at);
     uint32_t n = 0;
 
@@ -97,16 +117,20 @@ static void pack_rows(const struct qyi_servers *s, struct qyi_servers_message *m
         const struct qyi_store_request *r = m->parts[i];
         const struct qyi_store_name *name = name_of(s, r);
 
-        if (i == 0 || !same_list(s, m->parts[i - 1], r)) {
+        if (i == 0 || attends || !same_list(s, m->parts[i - 1], r)) {
             items[n++] = (struct qyi_remote_item){
                 .serial = name->serial, .sequence = name->sequence, .head = r->list.head};
         }
         items[n - 1].n += r->list.n;
         memcpy(ids, r->list.ids, r->list.n * sizeof(*ids));
         ids += r->list.n;
+        if (attends) {
+            memcpy(q, r->list.q, s->query_floats * sizeof(*q));
+            q += s->query_floats;
+        }
     }
     memcpy(m->request.head, &ask, sizeof(ask));
-    m->request.op = QYI_REMOTE_ROWS;
+    m->request.op = attends ? QYI_REMOTE_ATTEND : QYI_REMOTE_ROWS;
     m->request.head_bytes = sizeof(ask);
     m->request.payload_bytes = at.bytes;
 }
@@ -134,12 +158,12 @@ static int in_one_piece(const struct qyi_servers_message *m)
 
 static void send_filled(struct qyi_servers *s, struct qyi_servers_message *m)
 {
-    const int straight = in_one_piece(m);
+    const int straight = m->kind != QYI_MESSAGE_ATTEND && in_one_piece(m);
 
     if (m->kind == QYI_MESSAGE_READ) {
         pack_ranges(m);
     } else {
-        pack_rows(s, m);
+        pack_lists(s, m);
     }
     m->request.payload = m->payload;
     m->request.reply = straight ? m->parts[0]->data : m->reply;
@@ -174,28 +198,53 @@ static struct qyi_servers_message *message_for(struct qyi_servers *s,
     return m;
 }
 
-int qyi_servers_ask(struct qyi_servers *s, struct qyi_store_request *r,
-                    struct qyi_servers_message **open)
+/* The server that is asked; UINT32_MAX: none, now or, if *done, at all. */
+static uint32_t choose_copy(struct qyi_servers *s, struct qyi_store_request *r, int *done)
 {
     const struct qyi_place *place = &s->places[r->slot];
     int may_come;
     const uint32_t copy = qyi_place_readable(s, place, r->tried, &may_come);
 
-    if (copy == UINT32_MAX) {
-        if (!may_come) {
-            qyi_store_finish(&s->counts, r, ENODATA);
-        }
-        return !may_come;
-    }
-    struct qyi_servers_message *m = message_for(s, open, place->copies[copy].server, r);
-    if (m == NULL) {
-        return 0;
+    *done = copy == UINT32_MAX && !may_come;
+    if (*done) {
+        qyi_store_finish(&s->counts, r, ENODATA);
     }
     r->copy = copy;
+    return copy == UINT32_MAX ? UINT32_MAX : place->copies[copy].server;
+}
+
+/* The same of an ATTEND, which is for one server: it has all blocks, and the question is not too long. */
+static uint32_t check_place(struct qyi_servers *s, struct qyi_store_request *r, int *done)
+{
+    const struct qyi_store_list *list = &r->list;
+
+    *done = parts_of(s, QYI_MESSAGE_ATTEND, 1, list->n).bytes > s->params.call_bytes ||
+            r->bytes > s->params.answer_bytes;
+    for (uint32_t i = 0; !*done && i < list->n; i++) {
+        *done = (i == 0 || list->slots[i] != list->slots[i - 1]) &&
+                !qyi_place_answers(s, &s->places[list->slots[i]], list->place);
+    }
+    if (*done) {
+        qyi_store_finish(&s->counts, r, EAGAIN);
+    }
+    return *done ? UINT32_MAX : list->place;
+}
+
+int qyi_servers_ask(struct qyi_servers *s, struct qyi_store_request *r,
+                    struct qyi_servers_message **open)
+{
+    int done;
+    const uint32_t server =
+        r->op == QYI_STORE_ATTEND ? check_place(s, r, &done) : choose_copy(s, r, &done);
+    struct qyi_servers_message *m = server == UINT32_MAX ? NULL : message_for(s, open, server, r);
+
+    if (m == NULL) {
+        return done;
+    }
     if (r->op == QYI_STORE_READ) {
-        add_range(m, place, r);
+        add_range(m, &s->places[r->slot], r);
     } else {
-        add_rows(s, m, place, r);
+        add_list(s, m, r);
     }
     m->parts[m->n_parts++] = r;
     m->bytes += r->bytes;

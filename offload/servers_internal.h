@@ -23,7 +23,8 @@ enum qyi_message_kind {
     QYI_MESSAGE_DROP,
     QYI_MESSAGE_PUT, /* from here on they name memory of the caller's */
     QYI_MESSAGE_READ,
-    QYI_MESSAGE_ROWS
+    QYI_MESSAGE_ROWS,
+    QYI_MESSAGE_ATTEND
 };
 
 /* A question on its way, or ready to go. */
@@ -62,6 +63,7 @@ struct qyi_servers {
     const struct qy_allocator *mem;
     struct qyi_server servers[QYI_SERVERS_MOST];
     size_t block_bytes;
+    uint32_t query_floats; /* of a list: group * head_dim */
     size_t open_bytes;
     uint8_t *open_payload;
     struct qyi_place *places; /* [n_slots] */
@@ -84,8 +86,8 @@ void qyi_message_send(struct qyi_servers *s, struct qyi_servers_message *m);
 void qyi_messages_poll(struct qyi_servers *s);
 
 /* servers_ask.c */
-/* Puts a READ or ROWS into a question to a server that has the block. open: [servers] the questions that
- * are being filled. 1: it waits no more. */
+/* Puts a READ, ROWS or ATTEND into a question to a server that has the block. open: [servers] the questions
+ * that are being filled. 1: it waits no more. */
 int qyi_servers_ask(struct qyi_servers *s, struct qyi_store_request *r,
                     struct qyi_servers_message **open);
 /* Those that were filled go. */
@@ -106,6 +108,9 @@ int qyi_copy_is_there(const struct qyi_servers *s, const struct qyi_copy *copy);
  * UINT32_MAX: none takes it. */
 uint32_t qyi_place_choose(const struct qyi_servers *s, const struct qyi_place *place,
                           uint64_t tried);
+/* Is the server UP, with a copy of the block? */
+int qyi_place_answers(const struct qyi_servers *s, const struct qyi_place *place, uint32_t server);
+uint32_t qyi_servers_where(const struct qyi_store *store, uint32_t slot);
 /* The copy to read: its server is UP. *may_come: 1, one could be read once its server is back. UINT32_MAX:
  * none now. */
 uint32_t qyi_place_readable(const struct qyi_servers *s, const struct qyi_place *place,

@@ -143,28 +143,48 @@ static void settle_put(struct qyi_servers *s, struct qyi_servers_message *m, uin
                                                            : EIO);
 }
 
-/* The bytes of an answer into their places. 0: the answer is not what was asked for. */
-static int scatter(const struct qyi_servers_message *m, const struct qyi_remote_reply *reply)
+/* Is the answer what was asked for? */
+static int is_good(const struct qyi_servers_message *m, uint16_t code,
+                   const struct qyi_remote_reply *reply)
+{
+    return code == QYI_REMOTE_DONE && m->request.reply_bytes == m->bytes && reply->fold == m->fold;
+}
+
+/* Its bytes into their places. */
+static void scatter(const struct qyi_servers_message *m)
 {
     const uint8_t *from = m->reply;
 
-    if (m->request.reply_bytes != m->bytes || reply->fold != m->fold) {
-        return 0;
-    }
     for (uint32_t i = 0; m->request.reply == m->reply && i < m->n_parts; i++) {
         struct qyi_store_request *r = m->parts[i];
 
         memcpy(r->data, from, r->bytes);
         from += r->bytes;
     }
-    return 1;
+}
+
+/* out of all, then lse of all. */
+static void scatter_partials(const struct qyi_servers *s, const struct qyi_servers_message *m)
+{
+    const size_t out_bytes = s->query_floats * sizeof(float);
+    const size_t lse_bytes = s->params.group * sizeof(float);
+    const uint8_t *out = m->reply;
+    const uint8_t *lse = out + m->n_parts * out_bytes;
+
+    for (uint32_t i = 0; i < m->n_parts; i++, out += out_bytes, lse += lse_bytes) {
+        memcpy(m->parts[i]->data, out, out_bytes);
+        memcpy(m->parts[i]->list.lse, lse, lse_bytes);
+    }
 }
 
 static void settle_read(struct qyi_servers *s, struct qyi_servers_message *m, uint16_t code,
                         const struct qyi_remote_reply *reply)
 {
-    const int good = code == QYI_REMOTE_DONE && scatter(m, reply);
+    const int good = is_good(m, code, reply);
 
+    if (good) {
+        scatter(m);
+    }
     for (uint32_t i = 0; i < m->n_parts; i++) {
         struct qyi_store_request *r = m->parts[i];
 
@@ -184,6 +204,24 @@ static void settle_read(struct qyi_servers *s, struct qyi_servers_message *m, ui
     }
 }
 
+/* What was given up may have no place any more. */
+static void settle_attend(struct qyi_servers *s, struct qyi_servers_message *m, uint16_t code,
+                          const struct qyi_remote_reply *reply)
+{
+    const int good = !s->resetting && is_good(m, code, reply);
+
+    if (good) {
+        scatter_partials(s, m);
+    }
+    for (uint32_t i = 0; i < m->n_parts; i++) {
+        struct qyi_store_request *r = m->parts[i];
+
+        r->done = good ? r->bytes : 0;
+        s->servers[m->server].stats.again += !good && !s->resetting;
+        qyi_store_finish(&s->counts, r, good ? 0 : s->resetting ? ECANCELED : EAGAIN);
+    }
+}
+
 static void settle(struct qyi_servers *s, struct qyi_servers_message *m)
 {
     struct qyi_remote_reply reply;
@@ -199,6 +237,9 @@ static void settle(struct qyi_servers *s, struct qyi_servers_message *m)
     case QYI_MESSAGE_READ:
     case QYI_MESSAGE_ROWS:
         settle_read(s, m, code, &reply);
+        break;
+    case QYI_MESSAGE_ATTEND:
+        settle_attend(s, m, code, &reply);
         break;
     case QYI_MESSAGE_DROP: /* not heard: the server's memory is poorer until the sequence ends */
         break;

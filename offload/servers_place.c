@@ -25,6 +25,21 @@ static int has_copy(const struct qyi_place *place, uint32_t server)
     return 0;
 }
 
+static int is_up(const struct qyi_server *v)
+{
+    return qy_peer_state(v->peer) == QY_PEER_UP && v->incarnation == qy_peer_incarnation(v->peer);
+}
+
+int qyi_place_answers(const struct qyi_servers *s, const struct qyi_place *place, uint32_t server)
+{
+    for (uint32_t i = 0; i < place->n; i++) {
+        if (place->copies[i].server == server) {
+            return qyi_copy_is_there(s, &place->copies[i]) && is_up(&s->servers[server]);
+        }
+    }
+    return 0;
+}
+
 /* Where a sequence begins to deal its blocks out, so that short sequences do not all go to the first. */
 static uint32_t first_server(const struct qyi_servers *s, const struct qyi_store_name *name)
 {
@@ -59,6 +74,22 @@ uint32_t qyi_place_choose(const struct qyi_servers *s, const struct qyi_place *p
                : best;
 }
 
+/* Copies take the load in the order in which blocks were dealt out. */
+uint32_t qyi_servers_where(const struct qyi_store *store, uint32_t slot)
+{
+    const struct qyi_servers *s = (const struct qyi_servers *)(const void *)store;
+    const struct qyi_place *place = &s->places[slot];
+    const uint32_t n = s->params.n;
+    const uint32_t first = first_server(s, &place->name);
+
+    for (uint32_t i = 0; i < n; i++) {
+        if (qyi_place_answers(s, place, (first + i) % n)) {
+            return (first + i) % n;
+        }
+    }
+    return UINT32_MAX;
+}
+
 uint32_t qyi_place_readable(const struct qyi_servers *s, const struct qyi_place *place,
                             uint64_t tried, int *may_come)
 {
@@ -73,7 +104,7 @@ uint32_t qyi_place_readable(const struct qyi_servers *s, const struct qyi_place 
         if (!qyi_copy_is_there(s, copy) || (tried >> i & 1)) {
             continue;
         }
-        if (state == QY_PEER_UP && v->incarnation == qy_peer_incarnation(v->peer)) {
+        if (is_up(v)) {
             /* the one that is less busy; of equals the first */
             if (best == UINT32_MAX ||
                 v->under_way < s->servers[place->copies[best].server].under_way) {

@@ -56,6 +56,9 @@ void qyi_store_finish(struct qyi_store_stats *counts, struct qyi_store_request *
     } else if (request->op == QYI_STORE_WRITE) {
         counts->writes++;
         counts->written_bytes += request->bytes;
+    } else if (request->op == QYI_STORE_ATTEND) {
+        counts->attends++;
+        counts->attended_rows += request->list.n;
     } else {
         counts->reads++;
         counts->read_bytes += request->bytes;

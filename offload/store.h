@@ -17,7 +17,8 @@ struct qyi_store_batch;
 enum qyi_store_op {
     QYI_STORE_READ = 0,
     QYI_STORE_WRITE,
-    QYI_STORE_ROWS /* where the store has rows_bytes: rows of a block, one after another */
+    QYI_STORE_ROWS,  /* where the store has rows_bytes: rows of a block, one after another       */
+    QYI_STORE_ATTEND /* where it has places: attention over rows of several slots, at one of them */
 };
 
 /* What others call the block that is written: content is known by all five numbers. */
@@ -27,11 +28,15 @@ struct qyi_store_name {
     uint32_t sequence, block;
 };
 
-/* Rows of one KV head in a layer. */
+/* Rows of one KV head in a layer. What it names is borrowed until the batch is done. */
 struct qyi_store_list {
-    const uint32_t *ids; /* [n] tokens of the sequence, all in the slot's block; borrowed until the
-                            batch is done */
+    const uint32_t *ids;   /* [n] tokens of the sequence; of rows, all in the request's slot   */
+    const uint32_t *slots; /* [n] of each; of rows NULL                                        */
     uint32_t n, layer, head;
+    /* of attention: */
+    uint32_t place; /* below the store's n_places       */
+    const float *q; /* [group][d]                       */
+    float *lse;     /* [group] written, as the request's data [group][d] is */
 };
 
 /* Bytes from or to one slot. The caller sets what comes before `error`. */
@@ -41,10 +46,11 @@ struct qyi_store_request {
     uint64_t at;  /* in the slot; multiples of the store's granule, as data and bytes */
     void *data;   /* borrowed until the batch is done                                */
     size_t bytes; /* 1 granule .. 1 GiB; a write is of the whole block. Rows: n times their bytes
-                     at home, at most the store's rows_bytes                         */
+                     at home, at most the store's rows_bytes. Attention: of data and lse */
     struct qyi_store_name name; /* of a write                                        */
-    struct qyi_store_list list; /* of rows                                           */
-    int error;                  /* when done: 0, or why it failed (errno)            */
+    struct qyi_store_list list; /* of rows, and attention                            */
+    int error;                  /* when done: 0, or why it failed (errno). Of attention EAGAIN: that
+                                   place cannot now; the rows may be had by QYI_STORE_ROWS */
     size_t done;                /* bytes so far                                      */
     struct qyi_store_batch *batch;
     struct qyi_store_request *next;
@@ -64,8 +70,9 @@ struct qyi_store_batch {
 
 struct qyi_store_stats {
     uint64_t reads, read_bytes, writes, written_bytes; /* requests that were done */
-    uint64_t failures;                                 /* requests                */
-    int uring, direct;                                 /* of a file: which engine; O_DIRECT */
+    uint64_t attends, attended_rows;
+    uint64_t failures; /* requests                */
+    int uring, direct; /* of a file: which engine; O_DIRECT */
 };
 
 /* Requests that wait, in order. */
@@ -79,7 +86,8 @@ struct qyi_store_ops {
     QY_MUST enum qy_status (*wait)(struct qyi_store *store, const struct qyi_store_batch *batch,
                                    uint64_t timeout_ns);
     QY_MUST enum qy_status (*reset)(struct qyi_store *store, uint64_t timeout_ns);
-    void (*release)(struct qyi_store *store, uint32_t slot); /* NULL: nothing to do */
+    void (*release)(struct qyi_store *store, uint32_t slot);         /* NULL: nothing to do */
+    uint32_t (*where)(const struct qyi_store *store, uint32_t slot); /* NULL: there are no places */
     struct qyi_store_stats *(*stats)(struct qyi_store *store);
     void (*close)(struct qyi_store *store);
 };
@@ -90,6 +98,7 @@ struct qyi_store {
     const char *word;  /* what it is, for messages: "disk"                 */
     size_t granule;    /* bytes; reads and writes are of whole ones        */
     size_t rows_bytes; /* of one request for rows, at most; 0: it has none */
+    uint32_t n_places; /* that attend to rows                              */
     uint64_t bytes;    /* of all slots                                     */
 };
 
@@ -137,6 +146,13 @@ static inline void qyi_store_release(struct qyi_store *store, uint32_t slot)
     if (store->ops->release) {
         store->ops->release(store, slot);
     }
+}
+
+/* The place that would attend to rows of the slot now: the same one each time, while that has the block and
+ * answers. UINT32_MAX: none. [owner] [noalloc] */
+static inline uint32_t qyi_store_where(const struct qyi_store *store, uint32_t slot)
+{
+    return store->ops->where ? store->ops->where(store, slot) : UINT32_MAX;
 }
 
 /* What stores have in common (store.c). A request behind all others; the first, off the queue, or NULL.

@@ -59,6 +59,7 @@ struct qyi_push {
     struct qyi_plan_item *items;
     uint8_t *chosen;         /* 1: the item pushes. NULL, as all others: nothing ever does */
     uint32_t *n_rows;        /* that it attends to at their home */
+    uint32_t *n_host;        /* of them, those in host memory    */
     float *q, *out;          /* in home memory: [group][d] each */
     float *lse;              /* [group]                          */
     double pull_ns, push_ns; /* what the last plan expects */
@@ -158,8 +159,8 @@ QY_MUST enum qy_status qyi_push_open(struct qy_cache *cache, struct qy_error *er
 void qyi_push_close(struct qy_cache *cache);
 /* Decides for the lists of the running micro-batch, which were looked up. [noalloc] */
 void qyi_push_plan(struct qy_cache *cache, uint32_t layer);
-/* Starts the queries of what pushes on their way; attends at the homes, and starts the partials on
- * their way back, which qyi_tier_wait waits for. [noalloc] */
+/* Starts the queries of what pushes on their way, and asks servers that have rows; attends at the homes,
+ * and starts the partials on their way back, which qyi_tier_wait waits for. [noalloc] */
 QY_MUST enum qy_status qyi_push_ask(struct qy_cache *cache, uint32_t layer,
                                     const struct qy_qkv *qkv);
 QY_MUST enum qy_status qyi_push_answer(struct qy_cache *cache, uint32_t layer);

@@ -4,7 +4,7 @@
  * host, its threads attend to the home rows, and the partial comes back, to be merged by log-sum-exp
  * with that over the rows on the device. plan.c decides who pushes.
  *
- *   start    queries on their way                         (stream to the host)
+ *   start    queries on their way                         (stream to the host; far_push.c: to servers)
  *   push     wait for them; attend; partials on their way (host threads; stream to the device)
  *   wait     for pulled rows and partials
  *
@@ -30,11 +30,12 @@ static int open_lists(struct qy_cache *cache)
     p->out = qy_alloc_zero(mem, items * query_floats(cache) * sizeof(*p->out));
     p->lse = qy_alloc_zero(mem, items * cache->group * sizeof(*p->lse));
     p->n_rows = qy_alloc_zero(mem, items * sizeof(*p->n_rows));
+    p->n_host = qy_alloc_zero(mem, items * sizeof(*p->n_host));
     p->asks = qy_alloc_zero(mem, items * sizeof(*p->asks));
     p->answers = qy_alloc_zero(mem, 2 * items * sizeof(*p->answers));
     p->chosen = qy_alloc_zero(mem, items);
     return !p->items || !p->q || !p->out || !p->lse || !p->asks || !p->answers || !p->n_rows ||
-           !p->chosen;
+           !p->n_host || !p->chosen;
 }
 
 enum qy_status qyi_push_open(struct qy_cache *cache, struct qy_error *err)
@@ -77,6 +78,7 @@ void qyi_push_close(struct qy_cache *cache)
     struct qyi_push *p = &cache->tier.push;
 
     qy_free(mem, p->chosen);
+    qy_free(mem, p->n_host);
     qy_free(mem, p->n_rows);
     qy_free(mem, p->answers);
     qy_free(mem, p->asks);
@@ -128,8 +130,11 @@ void qyi_push_plan(struct qy_cache *cache, uint32_t layer)
         t->push.items[i] =
             (struct qyi_plan_item){.n = t->n_found[i] + t->n_missed[i], .n_miss = t->n_missed[i]};
         /* what would be pushed with others is not all home yet; or rows lie on a disk, where nobody
-         * attends to them: pulled */
-        if (n_home < qyi_slice_cut(cache, s) || s->seq->n_down > 0) {
+         * attends to them; or costs would be those of other links: pulled */
+        if (n_home < qyi_slice_cut(cache, s) ||
+            (s->seq->n_down > 0 && t->push.params.mode != QY_PLAN_PUSH) ||
+            (t->push.items[i].n_miss > 0 &&
+             !qyi_far_push_may(cache, layer, (uint32_t)(i / n_heads), (uint32_t)(i % n_heads)))) {
             t->push.items[i].n_miss = 0;
         }
     }
@@ -149,7 +154,6 @@ enum qy_status qyi_push_ask(struct qy_cache *cache, uint32_t layer, const struct
     struct qy_copy_item *asks = t->push.asks + (size_t)now->begin * n_heads;
     uint32_t n = 0;
 
-    (void)layer;
     for (uint32_t i = now->begin; t->push.chosen && i < now->end; i++) {
         for (uint32_t h = 0; h < n_heads; h++) {
             const size_t place = (size_t)i * n_heads + h;
@@ -171,43 +175,49 @@ enum qy_status qyi_push_ask(struct qy_cache *cache, uint32_t layer, const struct
     }
     fetch->asked = qy_stream_record(t->out);
     fetch->n_push = n;
-    return QY_OK;
+    return qyi_far_push_ask(cache, layer);
 }
 
-/* The items of what pushes: attention over the rows that the device lacks. */
-static uint32_t home_items(struct qy_cache *cache, uint32_t layer, struct qy_copy_item *answers)
+/* Attention over the rows that the device lacks, and that are in host memory. */
+static struct qy_attend_item host_item(const struct qy_cache *cache, uint32_t layer, uint32_t slice,
+                                       uint32_t head)
+{
+    const size_t place = (size_t)slice * cache->layout.n_kv_heads + head;
+    const struct qyi_tier *t = &cache->tier;
+    struct qy_attend_item item = {.q = t->push.q + place * query_floats(cache),
+                                  .rows = qyi_home_rows(cache->step.slices[slice].seq, layer, head),
+                                  .ids = t->pull_ids + place * cache->ids_capacity,
+                                  .n = t->push.n_host[place],
+                                  .group = cache->group};
+
+    item.out = qyi_far_push_out(cache, place, &item.lse);
+    return item;
+}
+
+/* The items of what pushes, and the ways of their answers; how many answers there are. */
+static uint32_t home_items(struct qy_cache *cache, uint32_t layer, uint32_t *n_attends,
+                           struct qy_copy_item *answers)
 {
     const struct qyi_micro_batch *now = qyi_step_now(cache);
     const uint32_t n_heads = cache->layout.n_kv_heads;
     const struct qyi_tier *t = &cache->tier;
     uint32_t n = 0;
 
-    for (uint32_t i = now->begin; i < now->end; i++) {
-        for (uint32_t h = 0; h < n_heads; h++) {
-            const size_t place = (size_t)i * n_heads + h;
-            struct qy_attend_item *item = &cache->step.attends[n];
-            struct qy_sequence *seq = cache->step.slices[i].seq;
-
-            if (!qyi_pushes(t, place)) {
-                continue;
-            }
-            *item = (struct qy_attend_item){.q = t->push.q + place * query_floats(cache),
-                                            .rows = qyi_home_rows(seq, layer, h),
-                                            .ids = t->pull_ids + place * cache->ids_capacity,
-                                            .n = t->push.n_rows[place],
-                                            .group = cache->group,
-                                            .out = t->push.out + place * query_floats(cache),
-                                            .lse = t->push.lse + place * cache->group};
-            answers[2 * n] =
-                (struct qy_copy_item){.from = item->out,
-                                      .to = qyi_part_out(cache, place, QYI_PART_PUSHED),
-                                      .bytes = query_floats(cache) * sizeof(float)};
-            answers[2 * n + 1] =
-                (struct qy_copy_item){.from = item->lse,
-                                      .to = qyi_part_lse(cache, place, QYI_PART_PUSHED),
-                                      .bytes = cache->group * sizeof(float)};
-            n++;
+    *n_attends = 0;
+    for (size_t i = (size_t)now->begin * n_heads; i < (size_t)now->end * n_heads; i++) {
+        if (!qyi_pushes(t, i)) {
+            continue;
         }
+        if (t->push.n_host[i] > 0) {
+            cache->step.attends[(*n_attends)++] =
+                host_item(cache, layer, (uint32_t)(i / n_heads), (uint32_t)(i % n_heads));
+        }
+        answers[n++] = (struct qy_copy_item){.from = t->push.out + i * query_floats(cache),
+                                             .to = qyi_part_out(cache, i, QYI_PART_PUSHED),
+                                             .bytes = query_floats(cache) * sizeof(float)};
+        answers[n++] = (struct qy_copy_item){.from = t->push.lse + i * cache->group,
+                                             .to = qyi_part_lse(cache, i, QYI_PART_PUSHED),
+                                             .bytes = cache->group * sizeof(float)};
     }
     return n;
 }
@@ -227,12 +237,21 @@ enum qy_status qyi_push_answer(struct qy_cache *cache, uint32_t layer)
         const enum qy_status given_up = qyi_tier_give_up(cache);
         return given_up == QY_OK ? st : given_up;
     }
-    const uint32_t n = home_items(cache, layer, answers);
-    st = qy_device_attend(cache->dev, cache->step.attends, n, cache->params.scale, &cache->arena);
-    if (st == QY_OK) {
-        st = qy_stream_copy(t->in, answers, 2 * n);
-        st = st == QY_AGAIN ? QY_ERR_DEVICE : st;
+    uint32_t n_attends;
+    const uint32_t n = home_items(cache, layer, &n_attends, answers);
+    if (n_attends > 0) {
+        st = qy_device_attend(cache->dev, cache->step.attends, n_attends, cache->params.scale,
+                              &cache->arena);
     }
+    if (st == QY_OK) {
+        st = qyi_far_push_answer(cache);
+    }
+    if (st != QY_OK) {
+        const enum qy_status reset = qyi_tier_reset(cache);
+        return reset == QY_OK ? st : reset;
+    }
+    st = qy_stream_copy(t->in, answers, n);
+    st = st == QY_AGAIN ? QY_ERR_DEVICE : st;
     if (st == QY_OK) {
         fetch->layer = layer;
         fetch->is_open = 1;

@@ -104,6 +104,7 @@ static void leave_out(struct qy_cache *cache, uint32_t slice, uint32_t head)
     }
     t->n_numbers[place] = n;
     t->push.n_rows[place] = n_home;
+    t->push.n_host[place] = n_home; /* see qyi_far_push_ask */
 }
 
 struct place_job {
@@ -328,6 +329,9 @@ enum qy_status qyi_tier_wait(struct qy_cache *cache)
     enum qy_status st = qy_stream_wait(t->in, fetch->here, t->timeout_ns);
     if (st == QY_OK) {
         st = qyi_far_rows_wait(cache);
+    }
+    if (st == QY_OK) {
+        st = qyi_far_push_settle(cache);
     }
     if (st != QY_OK) {
         const enum qy_status reset = qyi_tier_reset(cache);

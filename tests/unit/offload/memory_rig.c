@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const float scale = 0.125F;
-
 static uint64_t or_default(uint64_t value, uint64_t initial)
 {
     return value != 0 ? value : initial;
@@ -277,7 +275,7 @@ static uint16_t ask_list(struct memory_worker *w, uint16_t op, uint32_t query_fl
     const struct qyi_remote_ask head = {.layer = list->layer,
                                         .n_items = list->n_items,
                                         .n_ids = list->n_ids,
-                                        .scale = op == QYI_REMOTE_ATTEND ? scale : 0.0F};
+                                        .scale = op == QYI_REMOTE_ATTEND ? memory_scale : 0.0F};
     uint8_t *payload = malloc(parts.bytes);
 
     assert_non_null(payload);
@@ -354,7 +352,7 @@ size_t memory_expect_attend(const struct memory_worker *w, struct qy_device *dev
                                     .lse = answer + list->n_items * MR_FLOATS + i * MR_GROUP};
         ids += item->n;
     }
-    assert_int_equal(qy_device_attend(dev, items, list->n_items, scale, &arena), QY_OK);
+    assert_int_equal(qy_device_attend(dev, items, list->n_items, memory_scale, &arena), QY_OK);
     return list->n_items * (MR_FLOATS + MR_GROUP) * sizeof(float);
 }
 

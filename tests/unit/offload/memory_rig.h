@@ -26,6 +26,8 @@ enum {
     MR_REPLY = 256 << 10 /* the largest answer that a worker takes */
 };
 
+static const float memory_scale = 0.125F; /* of q . k */
+
 struct memory_rig {
     struct qy_runtime rt;
     struct qy_device *dev; /* the worker's own: the reference */

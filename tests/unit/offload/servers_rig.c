@@ -49,6 +49,7 @@ static enum qy_status open_store(struct servers_bed *bed, uint32_t copies, struc
                                               .answer_bytes = 16384,
                                               .layout = &bed->worker.layout,
                                               .group = MR_GROUP,
+                                              .scale = memory_scale,
                                               .max_sequences = MR_SEQUENCES,
                                               .max_blocks = MR_BLOCKS,
                                               .timeout_ns = 10 * TIMEOUT};

@@ -143,6 +143,137 @@ static void copies_stand_in_for_a_dead_server(void **state)
     free(have);
 }
 
+/* Pushes: the floats of pulls, but for the order in which they are added up. `happens` to server 1 between
+ * prefill and decode, if it has a copy of nothing that others have not. */
+static void expect_close(const struct rig_options *options, uint32_t n_servers, int happens)
+{
+    enum { N = 20, PREFILL = 390, FLOATS = N * RIG_LAYERS * RIG_OUT };
+    float *outs[2] = {malloc(PREFILL * RIG_OUT * sizeof(float)),
+                      malloc(PREFILL * RIG_OUT * sizeof(float))};
+
+    assert_true(outs[0] && outs[1]);
+    for (int pushes = 0; pushes <= 1; pushes++) {
+        struct rig_options o = *options;
+        struct rig_servers servers;
+        struct qy_cache_stats stats;
+        struct rig rig;
+
+        o.plan = pushes ? QY_PLAN_PUSH : QY_PLAN_PULL;
+        rig_servers_open(&servers, n_servers, n_servers > 1 ? 2 : 1, 8 << 20);
+        o = rig_on_servers(&o, &servers);
+        rig_open(&rig, &o);
+        struct qy_sequence *seq = rig_sequence(&rig);
+        rig_prefill(&rig, seq, 1, PREFILL, 64, outs[pushes]);
+        assert_true(seq->n_down > 4);
+        if (pushes && happens) {
+            assert_int_equal(qy_fabric_happens(servers.fabric, "s1", (enum qy_fabric_event)happens),
+                             QY_OK);
+        }
+        for (uint32_t i = 0; i < N; i++) {
+            const struct rig_feed feed = {.seq = seq,
+                                          .stream = 1,
+                                          .n = 1,
+                                          .out = outs[pushes] + (size_t)i * RIG_LAYERS * RIG_OUT};
+
+            assert_int_equal(rig_step(&rig, &feed, 1), QY_OK);
+        }
+        rig_verify(seq);
+        qy_cache_stats(rig.cache, &stats);
+        const struct qyi_store_stats *done = qyi_store_stats(rig.cache->far.store);
+        assert_true(pushes ? done->attends > 0 && stats.rows_pushed >= done->attended_rows
+                           : done->attends == 0 && stats.rows_pushed == 0);
+        struct qyi_servers_stats one = {0};
+        if (n_servers > 1) {
+            qyi_servers_stats(rig.cache->far.store, 1, &one);
+        }
+        assert_int_equal(one.again > 0, pushes && happens);
+        rig_close(&rig);
+        rig_servers_close(&servers);
+    }
+    for (size_t f = 0; f < FLOATS; f++) {
+        if (!(fabsf(outs[0][f] - outs[1][f]) < 2e-5F)) {
+            fail_msg("%u servers: float %zu is %g pushed, %g pulled", n_servers, f,
+                     (double)outs[1][f], (double)outs[0][f]);
+        }
+    }
+    free(outs[0]);
+    free(outs[1]);
+}
+
+static void servers_attend_to_what_is_pushed(void **state)
+{
+    struct rig_options o = rig_disk_base;
+    (void)state;
+
+    for (uint32_t n = 1; n <= RIG_SERVERS; n++) {
+        expect_close(&o, n, 0);
+    }
+    o.home_codec = "4bit"; /* coded as they are */
+    o.even = 1;
+    expect_close(&o, 2, 0);
+}
+
+/* A server that stops or dies while it is asked: its rows are read from the copies, and attended to here. */
+static void worker_stands_in_for_a_server(void **state)
+{
+    (void)state;
+    expect_close(&rig_disk_base, 3, QY_FABRIC_STOP);
+    expect_close(&rig_disk_base, 2, QY_FABRIC_CUT);
+}
+
+/* With step.deterministic what lies at several places is pulled: the bits are those of one cache. */
+static void deterministic_pushes_keep_the_bits(void **state)
+{
+    struct rig_options o = rig_disk_base;
+    (void)state;
+
+    o.deterministic = 1;
+    o.plan = QY_PLAN_PUSH;
+    expect_same(&o, "push");
+}
+
+/* A step that is left while servers attend for it: what they answer goes nowhere. */
+static void step_may_be_left_while_servers_attend(void **state)
+{
+    static float qkv[RIG_STRIDE];
+    static float out[RIG_OUT];
+    struct rig_options o = rig_disk_base;
+    struct rig_servers servers;
+    struct rig rig;
+    (void)state;
+
+    o.plan = QY_PLAN_PUSH;
+    rig_servers_open(&servers, 2, 1, 8 << 20);
+    o = rig_on_servers(&o, &servers);
+    rig_open(&rig, &o);
+    struct qy_sequence *seq = rig_sequence(&rig);
+    rig_prefill(&rig, seq, 1, 390, 64, NULL);
+    const struct rig_feed feed = {.seq = seq, .stream = 1, .n = 1, .out = NULL};
+    assert_int_equal(rig_step(&rig, &feed, 1), QY_OK);
+    for (int cut = 0; cut <= 1; cut++) {
+        const int32_t id = rig_token(1, qy_sequence_tokens(seq));
+        const struct qy_step_slice slice = {.seq = seq, .n_tokens = 1, .ids = &id};
+        const struct qy_qkv args = {
+            .q = qkv, .k = qkv + RIG_K_AT, .v = qkv + RIG_V_AT, .stride = RIG_STRIDE, .out = out};
+
+        assert_int_equal(qy_step_begin(rig.cache, &slice, 1, NULL), QY_OK);
+        rig_qkv(1, 0, qy_sequence_tokens(seq), qkv);
+        assert_int_equal(qy_step_attend_start(rig.cache, 0, 0, &args), QY_OK);
+        assert_true(rig.cache->far.push.questions[0].batch.n_left > 0);
+        if (cut) {
+            assert_int_equal(qy_fabric_happens(servers.fabric, "s0", QY_FABRIC_STOP), QY_OK);
+        }
+        qy_step_abort(rig.cache);
+        assert_int_equal(rig.cache->far.push.questions[0].batch.n_left, 0);
+        assert_int_equal(qy_fabric_happens(servers.fabric, "s0", QY_FABRIC_RESUME), QY_OK);
+        rig_servers_pass(&servers);
+    }
+    assert_int_equal(rig_step(&rig, &feed, 1), QY_OK);
+    rig_verify(seq);
+    rig_close(&rig);
+    rig_servers_close(&servers);
+}
+
 /* What cannot be, and how it is said. */
 static void wrong_settings_are_refused(void **state)
 {
@@ -185,6 +316,10 @@ int main(void)
         cmocka_unit_test(servers_hold_coded_rows),
         cmocka_unit_test(step_fails_when_nobody_has_its_rows),
         cmocka_unit_test(copies_stand_in_for_a_dead_server),
+        cmocka_unit_test(servers_attend_to_what_is_pushed),
+        cmocka_unit_test(worker_stands_in_for_a_server),
+        cmocka_unit_test(deterministic_pushes_keep_the_bits),
+        cmocka_unit_test(step_may_be_left_while_servers_attend),
         cmocka_unit_test(wrong_settings_are_refused),
     };
 
