@@ -80,7 +80,8 @@ struct qy_node_params {
     uint32_t n_answers;  /* such buffers; calls wait in turn, peer by peer, until one is free */
 };
 
-/* Opens a node; it has its address when this returns. [setup] [alloc] */
+/* Opens a node; it has its address when this returns. QY_ERR_CONFIG: an address or device that cannot be;
+ * QY_ERR_DEVICE: the port is in use. [setup] [alloc] */
 QY_MUST enum qy_status qy_node_open(const struct qy_node_params *params, struct qy_node **node,
                                     struct qy_error *err);
 /* Ends all connections at once, without waiting for anybody, and closes its peers: requests under way end

@@ -30,7 +30,7 @@ enum qy_status qyi_ucx_listen(struct qyi_ucx *wire, const struct qyi_ucx_address
 
     if (status == UCS_ERR_BUSY) {
         return qy_error_set(
-            err, QY_ERR_CONFIG,
+            err, QY_ERR_DEVICE,
             "listen '%s': the port is in use; end who uses it, or choose port 0 for any "
             "that is free",
             text);

@@ -84,7 +84,7 @@ static enum qyi_remote_code attend(struct qy_memory *m, const struct qyi_session
 }
 
 void qyi_memory_attend(struct qy_memory *m, struct qyi_session *s, const struct qyi_question *q,
-                       struct qyi_answer *answer)
+                       struct qyi_memory_reply *answer)
 {
     struct qyi_remote_list list;
 

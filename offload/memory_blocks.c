@@ -98,7 +98,7 @@ static void keep(struct qy_memory *m, struct qyi_session *s, const struct qyi_re
 }
 
 void qyi_memory_put(struct qy_memory *m, struct qyi_session *s, const struct qyi_question *q,
-                    struct qyi_answer *answer)
+                    struct qyi_memory_reply *answer)
 {
     struct qyi_remote_put put;
     uint8_t *block = qyi_frames_coming(&m->frames, q->payload);
@@ -125,7 +125,7 @@ void qyi_memory_put(struct qy_memory *m, struct qyi_session *s, const struct qyi
 }
 
 void qyi_memory_drop(struct qy_memory *m, struct qyi_session *s, const struct qyi_question *q,
-                     struct qyi_answer *answer)
+                     struct qyi_memory_reply *answer)
 {
     struct qyi_remote_drops drops;
 

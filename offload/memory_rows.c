@@ -13,7 +13,7 @@ enum { AHEAD_ROWS = 8, LINE_BYTES = 64, MOST_LINES = 8 };
 
 /* The block that item i is about; NULL: the answer says why not. */
 static uint8_t *read_block(const struct qyi_session *s, const struct qyi_remote_reads *reads,
-                           uint32_t i, struct qyi_answer *answer)
+                           uint32_t i, struct qyi_memory_reply *answer)
 {
     const struct qyi_remote_read *r = &reads->items[i];
     const size_t at = qyi_block_place(s, r->sequence, r->block);
@@ -32,7 +32,7 @@ static uint8_t *read_block(const struct qyi_session *s, const struct qyi_remote_
 }
 
 void qyi_memory_read(struct qy_memory *m, struct qyi_session *s, const struct qyi_question *q,
-                     struct qyi_answer *answer)
+                     struct qyi_memory_reply *answer)
 {
     struct qyi_remote_reads reads;
     uint8_t *to = q->answer;
@@ -81,7 +81,7 @@ static uint32_t first_missing(uint8_t *const *blocks, uint32_t shift, const uint
 }
 
 int qyi_list_known(const struct qyi_session *s, const struct qyi_remote_list *list,
-                   struct qyi_answer *answer)
+                   struct qyi_memory_reply *answer)
 {
     const uint32_t shift = s->bounds.shift;
     const uint32_t *ids = list->ids;
@@ -150,7 +150,7 @@ static uint8_t *gather(const struct source *s, const uint32_t *ids, uint32_t n, 
 }
 
 void qyi_memory_rows(struct qy_memory *m, struct qyi_session *s, const struct qyi_question *q,
-                     struct qyi_answer *answer)
+                     struct qyi_memory_reply *answer)
 {
     struct qyi_remote_list list;
     uint8_t *to = q->answer;

@@ -11,7 +11,7 @@ static const size_t usual_scratch = (size_t)8 << 20;
 /* ---- questions ---------------------------------------------------------------------------------- */
 
 static void answer_open_session(struct qy_memory *m, struct qyi_session *s,
-                                const struct qyi_question *q, struct qyi_answer *answer)
+                                const struct qyi_question *q, struct qyi_memory_reply *answer)
 {
     switch (q->op) {
     case QYI_REMOTE_PUT:
@@ -58,7 +58,7 @@ static void fill_head(const struct qy_memory *m, const struct qyi_session *s,
 }
 
 void qyi_memory_answer(struct qy_memory *m, const uint8_t *name, struct qyi_session **session,
-                       const struct qyi_question *q, struct qyi_answer *answer)
+                       const struct qyi_question *q, struct qyi_memory_reply *answer)
 {
     m->counts.calls++;
     if (q->op == QYI_REMOTE_OPEN) {
@@ -115,7 +115,7 @@ static void serve(void *ctx, struct qy_call *call)
     struct qy_memory *m = ctx;
     struct qyi_session *s = qy_peer_user(call->peer);
     const struct qyi_question q = question_of(call);
-    struct qyi_answer answer = {0};
+    struct qyi_memory_reply answer = {0};
 
     call->user = m;
     qyi_memory_answer(m, qy_peer_session(call->peer), &s, &q, &answer);

@@ -63,7 +63,7 @@ struct qyi_question {
 };
 
 /* An answer; zero to begin with. */
-struct qyi_answer {
+struct qyi_memory_reply {
     uint16_t code;       /* enum qyi_remote_code */
     const char *refused; /* the peer broke the rules: a literal says how */
     struct qyi_remote_reply head;
@@ -78,7 +78,7 @@ struct qyi_session *qyi_session_find(const struct qy_memory *memory, const uint8
 /* OPEN. The session, new or as it was; NULL: answer says why. [alloc] */
 struct qyi_session *qyi_session_open(struct qy_memory *memory, const uint8_t *name,
                                      const struct qyi_question *question,
-                                     struct qyi_answer *answer);
+                                     struct qyi_memory_reply *answer);
 void qyi_session_close(struct qy_memory *memory, struct qyi_session *session);
 /* Closes those that are over the grace time. */
 void qyi_sessions_tend(struct qy_memory *memory, uint64_t now_ns);
@@ -89,9 +89,9 @@ void *qyi_memory_place(struct qy_memory *memory, const struct qyi_session *sessi
                        const struct qyi_question *question, uint16_t *code);
 /* The block is in its frame. [noalloc] */
 void qyi_memory_put(struct qy_memory *memory, struct qyi_session *session,
-                    const struct qyi_question *question, struct qyi_answer *answer);
+                    const struct qyi_question *question, struct qyi_memory_reply *answer);
 void qyi_memory_drop(struct qy_memory *memory, struct qyi_session *session,
-                     const struct qyi_question *question, struct qyi_answer *answer);
+                     const struct qyi_question *question, struct qyi_memory_reply *answer);
 /* Frees blocks first .. end - 1 of a sequence whose generation is not above this one. */
 void qyi_blocks_free(struct qy_memory *memory, struct qyi_session *session, uint32_t sequence,
                      uint32_t first, uint32_t end, uint64_t generation);
@@ -113,16 +113,16 @@ static inline enum qyi_remote_code qyi_serial_check(const struct qyi_session *se
 
 /* ---- memory_rows.c ---- */
 void qyi_memory_read(struct qy_memory *memory, struct qyi_session *session,
-                     const struct qyi_question *question, struct qyi_answer *answer);
+                     const struct qyi_question *question, struct qyi_memory_reply *answer);
 void qyi_memory_rows(struct qy_memory *memory, struct qyi_session *session,
-                     const struct qyi_question *question, struct qyi_answer *answer);
+                     const struct qyi_question *question, struct qyi_memory_reply *answer);
 /* Are all blocks of the lists here? answer gets their fold; 0: its code says what is missing. */
 int qyi_list_known(const struct qyi_session *session, const struct qyi_remote_list *list,
-                   struct qyi_answer *answer);
+                   struct qyi_memory_reply *answer);
 
 /* ---- memory_attend.c ---- */
 void qyi_memory_attend(struct qy_memory *memory, struct qyi_session *session,
-                       const struct qyi_question *question, struct qyi_answer *answer);
+                       const struct qyi_question *question, struct qyi_memory_reply *answer);
 /* Arena bytes that attention of n_items of up to max_n rows of a session takes. */
 size_t qyi_attend_need(const struct qy_memory *memory, const struct qyi_session *session,
                        uint32_t n_items, uint32_t max_n);
@@ -131,9 +131,9 @@ size_t qyi_attend_need(const struct qy_memory *memory, const struct qyi_session 
 /* Answers any question of the worker of that name. *session: its session, or NULL; OPEN writes it.
  * [owner] [noalloc] but for OPEN */
 void qyi_memory_answer(struct qy_memory *memory, const uint8_t *name, struct qyi_session **session,
-                       const struct qyi_question *question, struct qyi_answer *answer);
+                       const struct qyi_question *question, struct qyi_memory_reply *answer);
 /* An answer's payload was sent. */
-static inline void qyi_memory_sent(struct qy_memory *memory, const struct qyi_answer *answer)
+static inline void qyi_memory_sent(struct qy_memory *memory, const struct qyi_memory_reply *answer)
 {
     if (answer->pinned) {
         qyi_frames_unpin(&memory->frames, answer->pinned);

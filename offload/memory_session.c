@@ -29,7 +29,7 @@ struct qyi_session *qyi_session_find(const struct qy_memory *m, const uint8_t *n
 
 /* 0: the answer says why not. home is the caller's to free, either way. */
 static int read_wish(const struct qy_memory *m, const struct qyi_question *q, struct wish *w,
-                     struct qyi_answer *answer)
+                     struct qyi_memory_reply *answer)
 {
     answer->refused = qyi_remote_open_parse(q->payload, q->payload_bytes, &w->open);
     if (!answer->refused && w->open.coded) { /* n_layers: no more than the payload has bytes */
@@ -152,7 +152,7 @@ static struct qyi_session *free_place(const struct qy_memory *m)
 
 static struct qyi_session *open_new(struct qy_memory *m, const uint8_t *name,
                                     struct qyi_session *old, struct wish *w,
-                                    struct qyi_answer *answer)
+                                    struct qyi_memory_reply *answer)
 {
     struct qyi_session *s = old ? old : free_place(m);
     char text[32];
@@ -181,7 +181,7 @@ static struct qyi_session *open_new(struct qy_memory *m, const uint8_t *name,
 }
 
 struct qyi_session *qyi_session_open(struct qy_memory *m, const uint8_t *name,
-                                     const struct qyi_question *q, struct qyi_answer *answer)
+                                     const struct qyi_question *q, struct qyi_memory_reply *answer)
 {
     static const uint8_t nobody[QY_NET_SESSION_BYTES] = {0};
     struct qyi_session *s = qyi_session_find(m, name);

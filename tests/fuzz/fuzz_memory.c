@@ -102,7 +102,7 @@ static void ask(struct qyi_session **session, const struct qyi_question *questio
 {
     static const uint8_t name[QY_NET_SESSION_BYTES] = {1};
     struct qyi_question q = *question;
-    struct qyi_answer answer = {0};
+    struct qyi_memory_reply answer = {0};
     uint16_t code = 0;
 
     if (q.op == QYI_REMOTE_PUT) {

@@ -156,7 +156,7 @@ class Serves(Case):
 
     def test_a_port_in_use_is_one_clear_error_and_free_afterwards(self):
         with Server() as server:
-            self.refused(2, r"in use", *command(listen=server.address))
+            self.refused(1, r"in use", *command(listen=server.address))
             server.end()
         with Server(listen=server.address) as again:
             self.assertEqual(again.address, server.address)

@@ -34,7 +34,7 @@ static void port_in_use_is_told(void **state)
 
     (void)state;
     bed_open(&a, "127.0.0.1:0");
-    assert_int_equal(bed_try_open(&b, bed_address(&a), NULL, &err), QY_ERR_CONFIG);
+    assert_int_equal(bed_try_open(&b, bed_address(&a), NULL, &err), QY_ERR_DEVICE);
     assert_non_null(strstr(err.text, "the port is in use"));
     assert_non_null(strstr(err.text, bed_address(&a)));
     assert_int_equal(b.heap.live, 0);

@@ -52,7 +52,7 @@ void memory_ask_direct(struct memory_worker *w, const struct qyi_question *quest
 {
     struct memory_direct *line = w->line;
     struct qyi_question q = *question;
-    struct qyi_answer answer = {0};
+    struct qyi_memory_reply answer = {0};
     uint8_t *buffer = aligned_alloc(64, MR_ANSWER);
 
     assert_non_null(buffer);

@@ -83,7 +83,7 @@ static void puts_that_cross_leave_the_newer(void **state)
                                        .head_bytes = sizeof(put),
                                        .payload = places[k],
                                        .payload_bytes = w->layout.block_bytes};
-        struct qyi_answer answer = {0};
+        struct qyi_memory_reply answer = {0};
 
         qyi_memory_answer(bed.rig.memory, w->name, &bed.lines[0].session, &q, &answer);
         assert_null(answer.refused);
@@ -255,7 +255,7 @@ static void block_that_is_being_sent_stays_until_it_is_sent(void **state)
                                    .head_bytes = sizeof(count),
                                    .payload = &read,
                                    .payload_bytes = sizeof(read)};
-    struct qyi_answer answers[2] = {{0}, {0}};
+    struct qyi_memory_reply answers[2] = {{0}, {0}};
     (void)state;
 
     memory_fill(w, 0, 1);
