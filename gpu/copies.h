@@ -110,7 +110,7 @@ QY_MUST enum qy_status qy_stream_inject(struct qy_stream *stream, enum qy_stream
 /* Memory taken by qy_device_alloc. */
 struct qy_device_memory {
     uint64_t used, peak; /* bytes                         */
-    uint64_t limit;      /* of a spec that has one; 0: none */
+    uint64_t limit;      /* of a spec that has one; 0: none, who uses it finds one */
 };
 void qy_device_memory(const struct qy_device *dev, struct qy_device_memory *memory);
 

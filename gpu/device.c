@@ -4,7 +4,8 @@
  * is built; a spec of another backend is refused by name.
  *
  * "host-discrete:<bytes>" is the host with memory of its own in name: the bytes are what the cache
- * may take. Weights and activations come on top, so that they limit nothing here.
+ * may take; "host-discrete:auto" leaves that to the cache. Weights and activations come on top, so that
+ * they limit nothing here.
  */
 #include <stdio.h>
 #include <string.h>
@@ -19,12 +20,14 @@ struct header {
     _Alignas(64) size_t bytes;
 };
 
-/* limit: 0 of "host", the bytes of "host-discrete:<bytes>". */
-static enum qy_status parse_spec(const char *spec, uint64_t *limit, struct qy_error *err)
+/* limit: the bytes of "host-discrete:<bytes>", else 0. */
+static enum qy_status parse_spec(const char *spec, int *unified, uint64_t *limit,
+                                 struct qy_error *err)
 {
     const size_t length = sizeof discrete - 1;
     *limit = 0;
-    if (strcmp(spec, "host") == 0) {
+    *unified = strcmp(spec, "host") == 0;
+    if (*unified || strcmp(spec, "host-discrete:auto") == 0) {
         return QY_OK;
     }
     if (strncmp(spec, discrete, length) != 0 || (spec[length] != ':' && spec[length] != '\0')) {
@@ -36,8 +39,8 @@ static enum qy_status parse_spec(const char *spec, uint64_t *limit, struct qy_er
     if (spec[length] == '\0' || qy_parse_size(spec + length + 1, limit) != 0 || *limit == 0) {
         return qy_error_set(err, QY_ERR_CONFIG,
                             "device '%s': no size; host-discrete:<bytes> is accepted, with bytes "
-                            "of at least 1 as in 512M or 2G (K, M, G, T of 1024); say how much "
-                            "device memory the cache may take",
+                            "of at least 1 as in 512M or 2G (K, M, G, T of 1024), or auto for what "
+                            "the cache needs; say how much device memory it may take",
                             spec);
     }
     return QY_OK;
@@ -81,9 +84,10 @@ enum qy_status qy_device_open(const struct qy_runtime *rt, const struct qy_devic
                               struct qy_device **dev, struct qy_error *err)
 {
     uint64_t limit = 0;
+    int unified = 1;
     enum qy_status st = check_params(rt, params, err);
     if (st == QY_OK) {
-        st = parse_spec(params->spec, &limit, err);
+        st = parse_spec(params->spec, &unified, &limit, err);
     }
     if (st == QY_OK) {
         st = check_link(&params->link, err);
@@ -107,10 +111,10 @@ enum qy_status qy_device_open(const struct qy_runtime *rt, const struct qy_devic
         return st;
     }
     d->caps.kernels = qy_cpu_level_name(d->level);
-    d->caps.unified = limit == 0;
+    d->caps.unified = unified;
     d->caps.deterministic = params->deterministic;
     d->caps.alignment = 64;
-    snprintf(d->caps.name, sizeof d->caps.name, "host%s (%s)", limit == 0 ? "" : ", discrete",
+    snprintf(d->caps.name, sizeof d->caps.name, "host%s (%s)", unified ? "" : ", discrete",
              d->caps.kernels);
     d->memory.limit = limit;
     d->link = params->link;

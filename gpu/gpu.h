@@ -37,7 +37,7 @@ struct qy_link {
 };
 
 struct qy_device_params {
-    const char *spec;        /* "host", "host-discrete:<bytes>"                            */
+    const char *spec;        /* "host", "host-discrete:<bytes>", "host-discrete:auto"      */
     enum qy_compute compute; /* of dense products with m above the matrix-vector range; bf16
                                 loses accuracy (logits move by up to 0.5)                    */
     int deterministic;       /* dense products use one kernel and panel height whatever m      */

@@ -41,14 +41,14 @@ static enum qy_status check_params(const struct qy_cache_params *p, struct qy_er
     return QY_OK;
 }
 
-/* cache.host_bytes; auto is, with memory servers, what must be here, and frames of blocks on their way. */
+/* cache.host_bytes; auto is, with memory servers, what must be here, and room for blocks on their way. */
 static uint64_t host_bytes(const struct qy_cache *cache)
 {
     const uint64_t given = cache->params.settings.host_bytes;
 
     return given > 0 || !qyi_home_far_is_remote(&cache->params)
                ? given
-               : (qyi_home_far_least(cache) + QYI_FAR_WRITES) * cache->layout.block_bytes;
+               : qyi_home_far_usual(cache) * cache->layout.block_bytes;
 }
 
 /* n_slots: blocks that the far home is to hold; 0: there is none, or host memory holds all. */
@@ -85,9 +85,18 @@ static enum qy_status open_home(struct qy_cache *cache, uint64_t fixed_bytes, ui
                                         fixed_bytes + qyi_home_far_bytes(cache, slots, most),
                                     .disk_blocks = slots > 0 ? slots - 1 : 0,
                                     .least_blocks = qyi_home_far_least(cache)};
-    const enum qy_status st = qyi_size_pool(&cache->layout, &want, &n_blocks, err);
+    enum qy_status st = qyi_size_pool(&cache->layout, &want, &n_blocks, err);
     if (st != QY_OK) {
         return st;
+    }
+    if (qy_device_caps(cache->dev)->unified) { /* else the device has it: qyi_tier_size */
+        const uint64_t index =
+            (uint64_t)n_blocks * cache->layout.n_slabs * cache->layout.index_slab_bytes;
+
+        st = qyi_size_index(p->settings.index_bytes, index, 0, p->policy->name, err);
+        if (st != QY_OK) {
+            return st;
+        }
     }
     /* one place of the store stays free: a block that must come up can always change with another */
     const uint64_t ids = slots > 0 && n_blocks + slots - 1 < most ? n_blocks + slots - 1 : most;
@@ -108,6 +117,14 @@ static enum qy_status open_policy(struct qy_cache *cache, struct qy_error *err)
     }
     if (st == QY_OK) {
         st = qyi_policy_check(p, err);
+    }
+    if (st == QY_OK && p->settings.index_bytes > 0 && p->policy->prepare) {
+        st =
+            qy_error_set(err, QY_ERR_CONFIG,
+                         "cache.index_bytes: policy '%.60s' learns its index from the sequence and "
+                         "takes memory for it as it grows; leave it auto, or choose a policy whose "
+                         "index lies with the blocks (a2ats+, a2ats, quest)",
+                         p->policy->name);
     }
     if (st != QY_OK) {
         return st;

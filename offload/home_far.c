@@ -106,6 +106,19 @@ enum qy_status qyi_home_far_connect(struct qy_cache *cache, struct qy_error *err
     return st;
 }
 
+/* Blocks that one step may fill. */
+static uint32_t step_blocks(const struct qy_cache *cache)
+{
+    const struct qy_cache_params *p = &cache->params;
+
+    return p->max_sequences + p->max_step_tokens / cache->layout.block_tokens + 1;
+}
+
+uint64_t qyi_home_far_usual(const struct qy_cache *cache)
+{
+    return qyi_home_far_least(cache) + (uint64_t)2 * step_blocks(cache);
+}
+
 uint64_t qyi_home_far_blocks(const struct qy_cache *cache)
 {
     return qyi_home_far_is_remote(&cache->params)
@@ -268,8 +281,7 @@ enum qy_status qyi_home_far_open(struct qy_cache *cache, uint32_t n_slots, struc
     const int remote = qyi_home_far_is_remote(&cache->params);
     struct qyi_home_far *d = &cache->far;
     const uint32_t frames = qy_pool_total(cache->home.pool);
-    const uint32_t step =
-        cache->params.max_sequences + cache->params.max_step_tokens / l->block_tokens + 1;
+    const uint32_t step = step_blocks(cache);
 
     if (n_slots == 0) {
         not_needed(cache);

@@ -120,6 +120,10 @@ QY_MUST enum qy_status qyi_home_far_connect(struct qy_cache *cache, struct qy_er
 QY_MUST enum qy_status qyi_home_far_check(const struct qy_cache *cache, struct qy_error *err);
 /* Blocks that must be in host memory at once, at the least: sinks, windows, and those of a step. */
 uint64_t qyi_home_far_least(const struct qy_cache *cache);
+/* Blocks that host memory has with memory servers when nobody says how many: the least, and room for
+ * those that leave. chosen: while the blocks of a step are filled, those of the step before come home from
+ * the device, and those of the one before that go to the servers. */
+uint64_t qyi_home_far_usual(const struct qy_cache *cache);
 /* Blocks that the file holds. */
 uint64_t qyi_home_far_blocks(const struct qy_cache *cache);
 /* Bytes of host memory beside the frames, for n_slots of them. */

@@ -50,8 +50,10 @@ struct qy_cache_settings {
     int64_t block_tokens; /* a power of two, 8..4096 */
     int64_t sinks, window;
     int row_type;          /* enum qy_row_type        */
-    uint64_t host_bytes;   /* 0 = what the request needs, under the memory that is usable */
-    uint64_t device_bytes; /* rows, index and staging of a discrete device; 0 as above */
+    uint64_t host_bytes;   /* 0 = what the request needs, under the memory that is usable; with
+                              memory servers: what must be here, and the blocks of two steps */
+    uint64_t device_bytes; /* rows, index and staging of a discrete device; 0: what its spec says */
+    uint64_t index_bytes;  /* of index, and of a discrete device's map of rows; 0: what is needed */
     uint64_t disk_bytes;   /* of a file under host memory, of a discrete device; 0: none */
     char disk_path[QY_SETTING_TEXT_BYTES]; /* the folder of the file              */
     int disk_engine;         /* 0: io_uring or threads; 1: io_uring, or an error; 2: threads */

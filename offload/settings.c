@@ -50,7 +50,8 @@ const struct qy_setting qy_cache_setting_rows[] = {
         .min = 0,
         .max = 1e18,
         .unit = "bytes",
-        .help = "host memory for KV; auto takes what the request needs",
+        .help = "host memory for KV; auto takes what the request needs; with memory servers: what "
+                "must be here, and the blocks of two steps",
         .offset = offsetof(struct qy_cache_settings, host_bytes),
     },
     {
@@ -97,6 +98,19 @@ const struct qy_setting qy_cache_setting_rows[] = {
             "device memory of a discrete device for rows, index and staging; auto: all that its "
             "spec gives",
         .offset = offsetof(struct qy_cache_settings, device_bytes),
+    },
+    {
+        .name = "cache.index_bytes",
+        .type = QY_SETTING_SIZE,
+        .allow_auto = 1,
+        .initial = "auto",
+        .min = 0,
+        .max = 1e18,
+        .unit = "bytes",
+        .help = "the most that a policy's index may take, with a discrete device's map of its "
+                "rows, for "
+                "all tokens that may come; auto: what is needed. More is refused at the start",
+        .offset = offsetof(struct qy_cache_settings, index_bytes),
     },
     {
         .name = "cache.eviction",

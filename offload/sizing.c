@@ -95,3 +95,21 @@ enum qy_status qyi_size_pool(const struct qyi_layout *layout, const struct qyi_s
     *n_blocks = (uint32_t)n;
     return QY_OK;
 }
+
+enum qy_status qyi_size_index(uint64_t given, uint64_t index_bytes, uint64_t map_bytes,
+                              const char *policy, struct qy_error *err)
+{
+    char text[3][SIZE_TEXT];
+
+    if (given == 0 || index_bytes + map_bytes <= given) {
+        return QY_OK;
+    }
+    return qy_error_set(
+        err, QY_ERR_NOMEM,
+        "cache.index_bytes '%s': the index of policy '%.60s' takes %s and the map of rows on the "
+        "device %s; raise it, lower --ctx or the number of sequences, or choose a policy with a "
+        "smaller index",
+        qy_format_size(given, text[0], SIZE_TEXT), policy,
+        qy_format_size(index_bytes, text[1], SIZE_TEXT),
+        qy_format_size(map_bytes, text[2], SIZE_TEXT));
+}

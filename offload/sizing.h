@@ -19,4 +19,9 @@ struct qyi_sizing {
 QY_MUST enum qy_status qyi_size_pool(const struct qyi_layout *layout, const struct qyi_sizing *want,
                                      uint32_t *n_blocks, struct qy_error *err);
 
+/* QY_ERR_NOMEM, with numbers: index and map are more than cache.index_bytes gives; 0: it gives what is
+ * needed. policy: its name. */
+QY_MUST enum qy_status qyi_size_index(uint64_t given, uint64_t index_bytes, uint64_t map_bytes,
+                                      const char *policy, struct qy_error *err);
+
 #endif

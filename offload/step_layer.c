@@ -352,6 +352,10 @@ enum qy_status qyi_layer_wait(struct qy_cache *cache, uint32_t layer, const stru
     const enum qy_status st = qyi_tier_wait(cache);
 
     (void)qkv;
+    if (cache->far.store && qyi_home_far_is_remote(&cache->params)) {
+        /* what is on its way to servers moves only when it is looked at, and it has a deadline */
+        qyi_store_poll(cache->far.store);
+    }
     if (st == QY_OK) {
         qyi_tier_check(cache, layer);
     }

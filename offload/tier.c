@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Sizing, opening and closing of the device tier, and its device blocks. See tier.h. */
+/* Opening and closing of the device tier, and its device blocks. See tier.h; tier_size.c has the sizes. */
 #include "offload/cache.h"
 
-enum { ALIGN = 64, SIZE_TEXT = 32, STREAM_COMMANDS = 256 };
+enum { ALIGN = 64, STREAM_COMMANDS = 256 };
 #ifdef NDEBUG
 static const int debug_build = 0;
 #else
@@ -12,117 +12,6 @@ static const int debug_build = 1;
 static size_t rounded(size_t bytes)
 {
     return (bytes + ALIGN - 1) / ALIGN * ALIGN;
-}
-
-/* Bytes of the rows of one block. */
-static size_t rows_bytes(const struct qyi_layout *l)
-{
-    return (size_t)l->n_slabs * l->slab_bytes;
-}
-
-/* Device blocks that one step may need beside what sequences keep. */
-static uint32_t step_blocks(const struct qy_cache *cache)
-{
-    const uint32_t tokens = cache->layout.block_tokens;
-
-    return (cache->params.max_step_tokens + tokens - 1) / tokens + 1;
-}
-
-static struct qyi_residency_params residency_params(const struct qy_cache *cache,
-                                                    const struct qyi_tier_plan *plan)
-{
-    return (struct qyi_residency_params){.n_sets = plan->n_sets,
-                                         .n_heads = cache->layout.n_kv_heads,
-                                         .max_tokens = cache->params.max_tokens,
-                                         .slots_per_set = plan->slots_per_set,
-                                         .eviction =
-                                             (enum qy_eviction)cache->params.settings.eviction};
-}
-
-/* All of it, with the least of what may vary. */
-static uint64_t plan_bytes(const struct qyi_tier_plan *plan)
-{
-    return plan->slot_bytes + plan->block_bytes + plan->index_bytes + plan->stage_bytes +
-           plan->map_bytes + plan->scratch_bytes + (size_t)4 * ALIGN;
-}
-
-static void set_counts(const struct qy_cache *cache, uint64_t slots, uint64_t keep,
-                       struct qyi_tier_plan *plan)
-{
-    const struct qyi_layout *l = &cache->layout;
-    const uint64_t most = cache->max_blocks;
-
-    plan->slots_per_set = (uint32_t)slots;
-    plan->slot_bytes = (size_t)plan->n_sets * slots * l->row_bytes;
-    plan->keep = (uint32_t)(keep < most ? keep : most);
-    plan->n_blocks = cache->params.max_sequences * plan->keep + 2 * step_blocks(cache);
-    plan->block_bytes = plan->n_blocks * rows_bytes(l);
-    const struct qyi_residency_params r = residency_params(cache, plan);
-    plan->map_bytes = slots > 0 ? qyi_residency_bytes(&r) : 0;
-}
-
-static enum qy_status too_small(const struct qy_cache *cache, const struct qyi_tier_plan *plan,
-                                uint64_t given, struct qy_error *err)
-{
-    char text[6][SIZE_TEXT];
-
-    return qy_error_set(
-        err, QY_ERR_NOMEM,
-        "cache.device_bytes '%s': %u sequences of %u tokens need at least %s (%llu bytes: rows %s, "
-        "open blocks %s, index %s, scratch of a step %s); raise it, or lower --batch, --ctx or "
-        "the budget",
-        qy_format_size(given, text[0], SIZE_TEXT), cache->params.max_sequences,
-        cache->params.max_tokens, qy_format_size(plan_bytes(plan), text[1], SIZE_TEXT),
-        (unsigned long long)plan_bytes(plan), qy_format_size(plan->slot_bytes, text[2], SIZE_TEXT),
-        qy_format_size(plan->block_bytes + plan->stage_bytes, text[3], SIZE_TEXT),
-        qy_format_size(plan->index_bytes + plan->map_bytes, text[4], SIZE_TEXT),
-        qy_format_size(plan->scratch_bytes, text[5], SIZE_TEXT));
-}
-
-enum qy_status qyi_tier_size(const struct qy_cache *cache, size_t scratch_bytes,
-                             struct qyi_tier_plan *plan, struct qy_error *err)
-{
-    const struct qyi_layout *l = &cache->layout;
-    const struct qy_cache_params *p = &cache->params;
-    const uint64_t lists = cache->ids_capacity;
-    const uint64_t most = (uint64_t)l->n_kv_heads * p->max_tokens;
-    struct qy_device_memory memory;
-
-    qy_device_memory(cache->dev, &memory);
-    const uint64_t given = p->settings.device_bytes > 0 ? p->settings.device_bytes : memory.limit;
-    *plan = (struct qyi_tier_plan){
-        .n_sets = p->max_sequences * l->n_layers,
-        .segment_blocks =
-            l->block_tokens < QYI_SEGMENT_TOKENS ? QYI_SEGMENT_TOKENS / l->block_tokens : 1,
-        .index_bytes = (size_t)cache->home.n_ids * l->n_slabs * l->index_slab_bytes,
-        .scratch_bytes = scratch_bytes};
-    plan->stage_bytes = (size_t)QYI_STAGES * plan->segment_blocks * l->n_kv_heads * l->slab_bytes;
-    const uint64_t least = l->n_kv_heads * lists;
-    set_counts(cache, least < most ? least : most, 1, plan);
-    if (given > 0 && plan_bytes(plan) > given) {
-        return too_small(cache, plan, given, err);
-    }
-    /* what is left: slots for who chooses, whole blocks for who does not */
-    const uint64_t left = given > 0 ? given - plan_bytes(plan) : UINT64_MAX / 2;
-    if (lists > 0) {
-        uint64_t slots = plan->slots_per_set + left / (plan->n_sets * l->row_bytes);
-
-        slots = slots < most ? slots : most;
-        set_counts(cache, slots, 1, plan);
-        while (given > 0 && plan_bytes(plan) > given) { /* their bookkeeping counts too */
-            slots -= (plan_bytes(plan) - given) / (plan->n_sets * 2 * l->row_bytes) + 1;
-            set_counts(cache, slots, 1, plan);
-        }
-    } else {
-        set_counts(cache, 0, 1 + left / (p->max_sequences * rows_bytes(l)), plan);
-    }
-    if (plan->slot_bytes / l->row_bytes + (uint64_t)plan->n_blocks * l->n_slabs * l->block_tokens >
-        INT32_MAX) {
-        return qy_error_set(err, QY_ERR_INVALID,
-                            "cache.device_bytes: more than %d rows on the device; lower it",
-                            INT32_MAX);
-    }
-    return QY_OK;
 }
 
 /* Rows of device blocks whose last use is known. */
@@ -203,7 +92,7 @@ enum qy_status qyi_tier_open(struct qy_cache *cache, const struct qyi_tier_plan 
         st = qy_error_set(err, QY_ERR_NOMEM, "cache: out of memory for the device tier's lists");
     }
     if (st == QY_OK && plan->slots_per_set > 0) {
-        const struct qyi_residency_params params = residency_params(cache, plan);
+        const struct qyi_residency_params params = qyi_tier_residency(cache, plan);
         st = qyi_residency_open(&cache->rt->mem, &params, &t->residency, err);
     }
     if (st == QY_OK) {
@@ -261,7 +150,7 @@ static uint8_t *block_at(const struct qy_cache *cache, uint32_t block)
 {
     const struct qyi_tier *t = &cache->tier;
 
-    return t->rows + t->plan.slot_bytes + block * rows_bytes(&cache->layout);
+    return t->rows + t->plan.slot_bytes + block * qyi_tier_block_bytes(&cache->layout);
 }
 
 void qyi_tier_give_block(struct qy_cache *cache, uint8_t **address)
@@ -269,7 +158,7 @@ void qyi_tier_give_block(struct qy_cache *cache, uint8_t **address)
     struct qyi_tier *t = &cache->tier;
     const size_t at = (size_t)(*address - t->rows) - t->plan.slot_bytes;
 
-    t->free_blocks[t->n_free++] = (uint32_t)(at / rows_bytes(&cache->layout));
+    t->free_blocks[t->n_free++] = (uint32_t)(at / qyi_tier_block_bytes(&cache->layout));
     *address = NULL;
 }
 

@@ -106,10 +106,20 @@ struct qy_cache;
 struct qy_sequence;
 struct qy_qkv;
 
-/* tier.c: sizes for what the cache was opened for. QY_ERR_NOMEM with numbers when device_bytes do
- * not hold the least. scratch_bytes: of a step. */
+/* Bytes of the rows of one block, on the device. */
+static inline size_t qyi_tier_block_bytes(const struct qyi_layout *l)
+{
+    return (size_t)l->n_slabs * l->slab_bytes;
+}
+
+/* tier_size.c: sizes for what the cache was opened for. QY_ERR_NOMEM with numbers when device_bytes do
+ * not hold the least, or index_bytes not its index. scratch_bytes: of a step. */
 QY_MUST enum qy_status qyi_tier_size(const struct qy_cache *cache, size_t scratch_bytes,
                                      struct qyi_tier_plan *plan, struct qy_error *err);
+struct qyi_residency_params qyi_tier_residency(const struct qy_cache *cache,
+                                               const struct qyi_tier_plan *plan);
+
+/* tier.c */
 QY_MUST enum qy_status qyi_tier_open(struct qy_cache *cache, const struct qyi_tier_plan *plan,
                                      struct qy_error *err);
 void qyi_tier_close(struct qy_cache *cache);

@@ -13,6 +13,7 @@
 #include "serve/bench_batch.h"
 #include "serve/bench_shape.h"
 #include "serve/codebook.h"
+#include "serve/memory_link.h"
 
 enum { ROPE_BASE = 500000 };
 /*
@@ -212,6 +213,12 @@ enum qy_status qyi_bench_shape(struct qyi_app *app, struct qy_error *err)
 {
     const struct qyi_args *args = app->args;
     struct qyi_shape_bench b = {.app = app, .random = (uint64_t)app->program.seed + 1};
+    if (qyi_memory_link_wanted(app)) {
+        return qy_error_set(err, QY_ERR_CONFIG,
+                            "net.memory '%s': bench decode --shape keeps its rows in this process; "
+                            "leave net.memory empty, or leave --shape out",
+                            app->net.memory);
+    }
     enum qy_status st = choose_shape(&b, err);
     if (st == QY_OK) {
         st = choose_drift(&b, err);

@@ -77,13 +77,21 @@ enum qy_status qyi_engine_open_file(struct qyi_app *app, struct qyi_engine *engi
 static enum qy_status open_memory(struct qyi_engine *engine, struct qy_error *err)
 {
     struct qyi_app *app = engine->app;
-    if (app->net.memory[0] == '\0') {
+    if (!qyi_memory_link_wanted(app)) {
         return QY_OK;
     }
     engine->memory = qy_alloc_zero(&app->rt.mem, sizeof *engine->memory);
     return engine->memory == NULL
                ? qy_error_set(err, QY_ERR_NOMEM, "net.memory: out of memory at open")
                : qyi_memory_link_open(app, engine->memory, err);
+}
+
+/* device.spec. Rows on memory servers are copied to a device that has memory of its own; with them the
+ * host plays one. chosen: as large as the cache finds when it is opened, which knows the request. */
+static const char *device_spec(const struct qyi_app *app)
+{
+    const char *spec = app->program.device;
+    return strcmp(spec, "host") == 0 && qyi_memory_link_wanted(app) ? "host-discrete:auto" : spec;
 }
 
 static enum qy_status open_cache(struct qyi_engine *engine, const struct qyi_engine_params *params,
@@ -117,7 +125,7 @@ enum qy_status qyi_engine_open_model(struct qyi_engine *engine,
 {
     struct qyi_app *app = engine->app;
     const uint64_t begin = qy_clock_ns();
-    const struct qy_device_params device = {.spec = app->program.device,
+    const struct qy_device_params device = {.spec = device_spec(app),
                                             .compute = (enum qy_compute)app->program.compute,
                                             .deterministic = app->program.deterministic,
                                             .max_m = params->max_step_tokens,

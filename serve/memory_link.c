@@ -72,11 +72,16 @@ static enum qy_status open_peers(const struct qyi_app *app, struct qyi_memory_li
     return QY_OK;
 }
 
+int qyi_memory_link_wanted(const struct qyi_app *app)
+{
+    return app->net.memory[0] != '\0';
+}
+
 enum qy_status qyi_memory_link_open(const struct qyi_app *app, struct qyi_memory_link *link,
                                     struct qy_error *err)
 {
     memset(link, 0, sizeof *link);
-    if (app->net.memory[0] == '\0') {
+    if (!qyi_memory_link_wanted(app)) {
         return QY_OK;
     }
     enum qy_status st = open_node(app, link, err);

@@ -18,6 +18,8 @@ struct qyi_memory_link {
     struct qy_cache_servers servers; /* n 0: net.memory names none */
 };
 
+/* Are there memory servers for this run? */
+int qyi_memory_link_wanted(const struct qyi_app *app);
 /* Begins to connect to what net.memory names; nothing when it is empty. link is kept in place until close.
  * QY_ERR_CONFIG: an address, the key file, or net.replicas. [setup] [alloc] */
 QY_MUST enum qy_status qyi_memory_link_open(const struct qyi_app *app, struct qyi_memory_link *link,

@@ -94,7 +94,9 @@ static const struct qyi_option options[] = {
      "codes of a key, a2ats+ (default: head dimension / 4)"},
     {NULL, "--words", "N", NULL, AT(words), QYI_CALIBRATE, "of a codebook, a2ats (default 4096)"},
     {NULL, "--device", "SPEC", "device.spec", 0, QYI_ENGINE | QYI_CALIBRATE,
-     "host; or host-discrete:<bytes>, as in host-discrete:256M, which copies its rows"},
+     "host; or host-discrete:<bytes>, as in host-discrete:256M, which copies its rows (auto: as "
+     "many "
+     "bytes as it needs; host with net.memory is that)"},
     {NULL, "--link-gbps", "G", "device.link_gbps", 0, QYI_BENCH,
      "slow the steps' copies to and from the device down to G GB/s, each way (0: not limited)"},
     {NULL, "--listen", "HOST:PORT", "net.listen", 0, QYI_MEMORY,

@@ -30,7 +30,9 @@ const struct qy_setting qyi_setting_rows[] = {
      .initial = "host",
      .help =
          "where kernels run: host; or host-discrete:<bytes>, the host with so much memory of its "
-         "own, in name, that rows are copied to",
+         "own, in name, that rows are copied to; host-discrete:auto, with as much as is needed, "
+         "which "
+         "host is with net.memory",
      .offset = AT(device)},
     {.name = "device.link_gbps",
      .type = QY_SETTING_REAL,

@@ -43,11 +43,22 @@ class Remote(Case):
                         self.assertEqual(code, 0, err)
                         self.assertIn("2 peers came", err)
 
+    def test_the_host_is_opened_as_a_device_of_the_size_that_it_needs(self):
+        policy = ("--policy", "quest", "--budget", "24")
+        want = self.json(*self.command(*policy))
+        with Server() as one, Server() as other:
+            memory = (*policy, *self.memory(one, other), "--device", "host")
+            host = self.least("cache.host_bytes", "of a step need", *memory)
+            have = self.json(*self.command(*memory), "--set", host)
+            self.assertEqual(have["tokens"], want["tokens"])
+            self.assertGreater(have["kv_bytes"]["remote"], 0)
+            self.assertLess(have["device_reserved_bytes"], want["device_reserved_bytes"])
+
     def test_what_cannot_be_is_refused(self):
         with Server() as server:
             memory = self.memory(server)
-            self.refused(2, r"net.memory: this device shares the host's memory", *self.command(), *memory,
-                         "--device", "host")
+            self.refused(2, r"net.memory '.*': bench decode --shape keeps its rows in this process", "bench",
+                         "decode", "--shape", "smollm2-135m", "--context", "64", *memory)
             self.refused(2, r"policy 'exact' reads keys or values to choose", *self.command("--policy", "exact"),
                          *memory)
             self.refused(2, r"net.replicas '2': net.memory names 1 servers", *self.command(), *memory, "--set",

@@ -22,7 +22,8 @@ static void specs_say_what_a_device_is(void **state)
                  {"host-discrete:1", "host, discrete (", 0, 1},
                  {"host-discrete:4096", "host, discrete (", 0, 4096},
                  {"host-discrete:512M", "host, discrete (", 0, UINT64_C(512) << 20},
-                 {"host-discrete:1.5g", "host, discrete (", 0, UINT64_C(1536) << 20}};
+                 {"host-discrete:1.5g", "host, discrete (", 0, UINT64_C(1536) << 20},
+                 {"host-discrete:auto", "host, discrete (", 0, 0}};
     struct qy_runtime rt;
     runtime(&rt);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -51,6 +52,7 @@ static void bad_specs_and_links_are_refused(void **state)
                  {"host-discrete:0", QY_ERR_CONFIG},
                  {"host-discrete:0M", QY_ERR_CONFIG},
                  {"host-discrete:-1", QY_ERR_CONFIG},
+                 {"host-discrete:automatic", QY_ERR_CONFIG},
                  {"host-discrete:64MB", QY_ERR_CONFIG},
                  {"host-discrete:99999999T", QY_ERR_CONFIG},
                  {"host-discreet:1M", QY_ERR_UNSUPPORTED},
