@@ -131,6 +131,8 @@ void qy_peer_close(struct qy_peer *peer);
 QY_MUST enum qy_status qy_peer_wait(struct qy_peer *peer, uint64_t timeout_ns,
                                     struct qy_error *err);
 enum qy_peer_state qy_peer_state(const struct qy_peer *peer);
+/* "connecting", "up", "lost", "gone" or "refused". [any] */
+const char *qy_peer_state_name(enum qy_peer_state state);
 const char *qy_peer_name(const struct qy_peer *peer);
 /* Which start of the peer's process this is; another number than before: what it held is lost. 0 until
  * it was UP. */

@@ -379,6 +379,23 @@ enum qy_peer_state qy_peer_state(const struct qy_peer *peer)
     return peer->state;
 }
 
+const char *qy_peer_state_name(enum qy_peer_state state)
+{
+    switch (state) {
+    case QY_PEER_CONNECTING:
+        return "connecting";
+    case QY_PEER_UP:
+        return "up";
+    case QY_PEER_LOST:
+        return "lost";
+    case QY_PEER_GONE:
+        return "gone";
+    case QY_PEER_REFUSED:
+        return "refused";
+    }
+    return "?";
+}
+
 const char *qy_peer_name(const struct qy_peer *peer)
 {
     return peer->name;

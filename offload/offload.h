@@ -313,8 +313,27 @@ struct qy_cache_stats {
     uint64_t remote_bytes;
     uint64_t remote_reads, remote_read_bytes, remote_writes, remote_written_bytes;
     uint64_t remote_failures; /* blocks that stayed in host memory, because nobody took them   */
+    /* Memory servers that hold blocks (qy_cache_server); that do not, for host memory has room for all. */
+    uint32_t servers, servers_idle;
+    /* At the most, since open: blocks of host memory that were in use; and what all that grows with
+     * max_tokens on a discrete device was reserved for: the index, and the map of its rows. */
+    uint64_t host_peak_bytes, index_reserved_bytes;
 };
 void qy_cache_stats(const struct qy_cache *cache, struct qy_cache_stats *stats);
+/* Memory server i, 0 .. servers - 1. */
+struct qy_cache_server {
+    const char *name;  /* its address; borrowed until close                          */
+    const char *state; /* "up", or as net calls it (net/net.h)                        */
+    uint64_t block_bytes;
+    uint64_t blocks, free_blocks; /* by its last answer: of this cache; for anybody   */
+    /* Since open: a reset leaves them. */
+    uint64_t puts, questions; /* blocks that it took; all questions           */
+    uint64_t again;           /* reads that were then asked of another copy, or once more */
+    uint64_t sent_bytes, received_bytes; /* of answered questions, without heads         */
+    uint64_t timeouts, broken, corrupt;  /* questions not answered in time; connections that broke;
+                                            answers that were not what was sent          */
+};
+void qy_cache_server(const struct qy_cache *cache, uint32_t i, struct qy_cache_server *server);
 /* What failed last in a step, where there are words for it (reads of the disk tier: sequence, block, place
  * in the file), or "". Borrowed until close. */
 const char *qy_cache_fault(const struct qy_cache *cache);

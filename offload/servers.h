@@ -55,7 +55,9 @@ struct qyi_servers_stats {
     uint64_t puts, questions;
     uint64_t again; /* ranges that were asked of another copy        */
 };
+uint32_t qyi_servers_count(const struct qyi_store *store);
 /* Of server i. */
 void qyi_servers_stats(const struct qyi_store *store, uint32_t i, struct qyi_servers_stats *stats);
+const struct qy_peer *qyi_servers_peer(const struct qyi_store *store, uint32_t i);
 
 #endif

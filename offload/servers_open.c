@@ -214,3 +214,13 @@ void qyi_servers_stats(const struct qyi_store *store, uint32_t i, struct qyi_ser
     stats->blocks = s->servers[i].held_blocks;
     stats->free_blocks = s->servers[i].free_blocks;
 }
+
+uint32_t qyi_servers_count(const struct qyi_store *store)
+{
+    return ((const struct qyi_servers *)(const void *)store)->params.n;
+}
+
+const struct qy_peer *qyi_servers_peer(const struct qyi_store *store, uint32_t i)
+{
+    return ((const struct qyi_servers *)(const void *)store)->servers[i].peer;
+}

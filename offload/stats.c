@@ -72,6 +72,7 @@ static void tier_stats(const struct qy_cache *cache, struct qy_cache_stats *stat
     stats->rows_found = t->counts.found;
     stats->to_device_bytes = in.bytes;
     stats->to_host_bytes = out.bytes;
+    stats->index_reserved_bytes = t->plan.index_bytes + t->plan.map_bytes;
     stats->device_reserved_bytes = t->plan.slot_bytes + t->plan.block_bytes + t->plan.index_bytes +
                                    t->plan.stage_bytes + t->plan.map_bytes + t->plan.scratch_bytes;
 }
@@ -97,6 +98,35 @@ static void remote_stats(const struct qy_cache *cache, struct qy_cache_stats *st
     stats->remote_writes = done->writes;
     stats->remote_written_bytes = done->written_bytes;
     stats->remote_failures = d->write_failures;
+    stats->servers = qyi_servers_count(d->store);
+}
+
+void qy_cache_server(const struct qy_cache *cache, uint32_t i, struct qy_cache_server *server)
+{
+    const struct qyi_store *store = cache->far.store;
+    struct qyi_servers_stats counts;
+    struct qy_peer_stats peers;
+
+    *server = (struct qy_cache_server){.name = "", .state = ""};
+    if (!store || !qyi_home_far_is_remote(&cache->params) || i >= qyi_servers_count(store)) {
+        return;
+    }
+    const struct qy_peer *peer = qyi_servers_peer(store, i);
+    qyi_servers_stats(store, i, &counts);
+    qy_peer_stats(peer, &peers);
+    *server = (struct qy_cache_server){.name = qy_peer_name(peer),
+                                       .state = qy_peer_state_name(qy_peer_state(peer)),
+                                       .block_bytes = cache->layout.block_bytes,
+                                       .blocks = counts.blocks,
+                                       .free_blocks = counts.free_blocks,
+                                       .puts = counts.puts,
+                                       .questions = counts.questions,
+                                       .again = counts.again,
+                                       .sent_bytes = peers.sent_bytes,
+                                       .received_bytes = peers.received_bytes,
+                                       .timeouts = peers.timeouts,
+                                       .broken = peers.broken,
+                                       .corrupt = peers.corrupt};
 }
 
 static void disk_stats(const struct qy_cache *cache, struct qy_cache_stats *stats)
@@ -136,6 +166,8 @@ void qy_cache_stats(const struct qy_cache *cache, struct qy_cache_stats *stats)
         .token_bytes = l->row_bytes * l->n_slabs,
         .home_token_bytes = home_token_bytes(l),
         .reserved_bytes = (uint64_t)total * qy_pool_block_bytes(cache->home.pool),
+        .host_peak_bytes = qy_pool_peak(cache->home.pool) * (uint64_t)l->block_bytes,
+        .index_reserved_bytes = (uint64_t)cache->home.n_ids * index_bytes,
         .blocks_used = used,
         .blocks_total = cache->home.n_ids,
         .sequences = cache->n_open,
@@ -145,6 +177,8 @@ void qy_cache_stats(const struct qy_cache *cache, struct qy_cache_stats *stats)
     }
     if (cache->far.store && qyi_home_far_is_remote(&cache->params)) {
         remote_stats(cache, stats);
+    } else if (qyi_home_far_is_remote(&cache->params)) {
+        stats->servers_idle = cache->servers.n;
     } else if (cache->far.store) {
         disk_stats(cache, stats);
     }

@@ -18,6 +18,7 @@ struct qy_pool {
     void *map;     /* what munmap wants: base minus what aligned it             */
     size_t map_bytes, block_bytes;
     uint32_t n_blocks, n_free;
+    uint32_t least_free;  /* there ever were                                    */
     uint32_t *free_stack; /* [n_blocks], the top is at n_free - 1               */
     uint8_t *taken;       /* [n_blocks] 1 = handed out; catches a second put    */
 };
@@ -126,6 +127,7 @@ enum qy_status qy_pool_open(const struct qy_allocator *mem, const struct qy_pool
         pool->free_stack[i] = pool->n_blocks - 1 - i; /* block 0 goes out first */
     }
     pool->n_free = pool->n_blocks;
+    pool->least_free = pool->n_blocks;
     *out = pool;
     return QY_OK;
 
@@ -158,6 +160,9 @@ enum qy_status qy_pool_get(struct qy_pool *pool, uint32_t *block)
         return QY_AGAIN;
     }
     *block = pool->free_stack[--pool->n_free];
+    if (pool->n_free < pool->least_free) {
+        pool->least_free = pool->n_free;
+    }
     pool->taken[*block] = 1;
     return QY_OK;
 }
@@ -181,6 +186,11 @@ void *qy_pool_at(const struct qy_pool *pool, uint32_t block)
 uint32_t qy_pool_free_count(const struct qy_pool *pool)
 {
     return pool->n_free;
+}
+
+uint32_t qy_pool_peak(const struct qy_pool *pool)
+{
+    return pool->n_blocks - pool->least_free;
 }
 
 uint32_t qy_pool_total(const struct qy_pool *pool)

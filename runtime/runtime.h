@@ -117,6 +117,7 @@ QY_MUST enum qy_status qy_pool_get(struct qy_pool *pool, uint32_t *block);
 void qy_pool_put(struct qy_pool *pool, uint32_t block, int zero);
 void *qy_pool_at(const struct qy_pool *pool, uint32_t block);
 uint32_t qy_pool_free_count(const struct qy_pool *pool);
+uint32_t qy_pool_peak(const struct qy_pool *pool); /* blocks that were out at once, at the most */
 uint32_t qy_pool_total(const struct qy_pool *pool);
 size_t qy_pool_block_bytes(const struct qy_pool *pool);
 

@@ -68,6 +68,7 @@ void qyi_report_json(const struct qyi_engine *engine, const struct qyi_report *r
 {
     const struct qyi_cache_report cache = cache_report(engine, report);
     cJSON_AddNumberToObject(object, "prompt_tokens", (double)report->prompt_tokens);
+    cJSON_AddStringToObject(object, "device", qy_device_caps(engine->dev)->name);
     qyi_cache_report_json(&cache, object);
     cJSON_AddNumberToObject(object, "prefill_tps",
                             qyi_per_second(report->prefill_tokens, report->prefill_ns));

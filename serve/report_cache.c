@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a cache did, as text and as JSON: rows and bytes, by tier, and what the audit saw. Reports of
  * the model and of shapes without one share it. */
+#include <sys/resource.h>
+
 #include "serve/serve.h"
 
 double qyi_attended(const struct qy_cache_stats *stats)
@@ -176,33 +178,6 @@ static void print_disk(const struct qy_cache_stats *c, FILE *out)
             c->disk_direct ? "direct" : "buffered");
 }
 
-/* What lay on memory servers and went there and back. */
-static void print_remote(const struct qy_cache_stats *c, FILE *out)
-{
-    char a[32], b[32], d[32];
-    if (c->remote_writes == 0 && c->remote_failures == 0) {
-        return;
-    }
-    fprintf(
-        out,
-        "  remote        %s on memory servers; %s read in %llu ranges, %s written in %llu blocks, "
-        "%llu that nobody took\n",
-        qy_format_size(c->remote_bytes, a, sizeof a),
-        qy_format_size(c->remote_read_bytes, b, sizeof b), (unsigned long long)c->remote_reads,
-        qy_format_size(c->remote_written_bytes, d, sizeof d), (unsigned long long)c->remote_writes,
-        (unsigned long long)c->remote_failures);
-}
-
-static void remote_json(const struct qy_cache_stats *c, cJSON *object)
-{
-    cJSON *remote = cJSON_AddObjectToObject(object, "remote");
-    cJSON_AddNumberToObject(remote, "reads", (double)c->remote_reads);
-    cJSON_AddNumberToObject(remote, "read_bytes", (double)c->remote_read_bytes);
-    cJSON_AddNumberToObject(remote, "writes", (double)c->remote_writes);
-    cJSON_AddNumberToObject(remote, "written_bytes", (double)c->remote_written_bytes);
-    cJSON_AddNumberToObject(remote, "failed_writes", (double)c->remote_failures);
-}
-
 static void disk_json(const struct qy_cache_stats *c, cJSON *object)
 {
     if (c->disk_reserved_bytes == 0) {
@@ -220,15 +195,30 @@ static void disk_json(const struct qy_cache_stats *c, cJSON *object)
     cJSON_AddNumberToObject(disk, "failed_writes", (double)c->disk_failures);
 }
 
+/* At the most, since the cache was opened: whatever the context, the first is below cache.host_bytes, the
+ * second below cache.index_bytes. process: all memory of this process that was in use at once. */
+static void peak_json(const struct qy_cache_stats *c, cJSON *object)
+{
+    cJSON *peak = cJSON_AddObjectToObject(object, "peak_bytes");
+    struct rusage usage;
+    cJSON_AddNumberToObject(peak, "host", (double)c->host_peak_bytes);
+    cJSON_AddNumberToObject(peak, "index", (double)c->index_reserved_bytes);
+    cJSON_AddNumberToObject(peak, "device", (double)c->device_reserved_bytes);
+    if (getrusage(RUSAGE_SELF, &usage) == 0) {
+        cJSON_AddNumberToObject(peak, "process", (double)usage.ru_maxrss * 1024);
+    }
+}
+
 void qyi_cache_report_print(const struct qyi_cache_report *report, FILE *out)
 {
     const struct qy_cache_stats *c = report->stats;
-    char a[32], b[32], d[32], e[32];
-    fprintf(out, "  KV            %s on the host, %s on the device, %s index (%s reserved)\n",
-            qy_format_size(c->host_bytes, a, sizeof a),
-            qy_format_size(c->device_bytes, b, sizeof b),
-            qy_format_size(c->index_bytes, d, sizeof d),
-            qy_format_size(c->reserved_bytes, e, sizeof e));
+    char a[32], b[32], d[32], e[32], f[32];
+    fprintf(
+        out,
+        "  KV            %s on the host (at most %s, %s reserved), %s on the device, %s index\n",
+        qy_format_size(c->host_bytes, a, sizeof a), qy_format_size(c->host_peak_bytes, f, sizeof f),
+        qy_format_size(c->reserved_bytes, e, sizeof e),
+        qy_format_size(c->device_bytes, b, sizeof b), qy_format_size(c->index_bytes, d, sizeof d));
     fprintf(out,
             "  attended      %.1f %% of the rows by policy '%s' (%.1f %% where it chooses); %s and "
             "%s of index read, dense would read %s\n",
@@ -240,7 +230,7 @@ void qyi_cache_report_print(const struct qyi_cache_report *report, FILE *out)
     print_home(report, out);
     print_prefetch(c, out);
     print_disk(c, out);
-    print_remote(c, out);
+    qyi_remote_print(report, out);
     print_audit(report, out);
 }
 
@@ -260,7 +250,8 @@ void qyi_cache_report_json(const struct qyi_cache_report *report, cJSON *object)
     cJSON_AddNumberToObject(moved, "net", (double)(c->remote_read_bytes + c->remote_written_bytes));
     cJSON_AddNumberToObject(moved, "disk", (double)(c->disk_read_bytes + c->disk_written_bytes));
     disk_json(c, object);
-    remote_json(c, object);
+    qyi_remote_json(report, object);
+    peak_json(c, object);
     if (c->rows_asked > 0) {
         cJSON_AddNumberToObject(object, "hit_rate", hit_rate(c));
     } else {

@@ -251,6 +251,9 @@ struct qyi_cache_report {
     const struct qy_cache_stats *stats;
 };
 void qyi_cache_report_print(const struct qyi_cache_report *report, FILE *out);
+/* Of memory servers: a line of all and one of each; adds remote and servers. */
+void qyi_remote_print(const struct qyi_cache_report *report, FILE *out);
+void qyi_remote_json(const struct qyi_cache_report *report, cJSON *object);
 void qyi_cache_report_json(const struct qyi_cache_report *report, cJSON *object);
 /* Stages, ms per step. */
 void qyi_cache_stages_print(const struct qy_cache_stats *stats, double steps, int decimals,

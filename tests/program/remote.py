@@ -38,6 +38,13 @@ class Remote(Case):
                     self.assertEqual(have["remote"]["failed_writes"], 0)
                     self.assertEqual(have["bytes"]["net"],
                                      have["remote"]["written_bytes"] + have["remote"]["read_bytes"])
+                    self.assertLessEqual(have["peak_bytes"]["host"], int(host.split("=")[1]))
+                    self.assertEqual([s["address"] for s in have["servers"]], [one.address, other.address])
+                    for server in have["servers"]:
+                        self.assertEqual(server["state"], "up")
+                        self.assertGreater(server["bytes"], 0)
+                        self.assertGreater(server["sent_bytes"], server["bytes"])
+                        self.assertEqual(server["timeouts"] + server["again"], 0)
                     for server in (one, other):
                         code, _, err = server.end()
                         self.assertEqual(code, 0, err)
@@ -51,6 +58,7 @@ class Remote(Case):
             host = self.least("cache.host_bytes", "of a step need", *memory)
             have = self.json(*self.command(*memory), "--set", host)
             self.assertEqual(have["tokens"], want["tokens"])
+            self.assertRegex(have["device"], "^host, discrete ")
             self.assertGreater(have["kv_bytes"]["remote"], 0)
             self.assertLess(have["device_reserved_bytes"], want["device_reserved_bytes"])
 

@@ -51,6 +51,23 @@ static void pool_hands_out_each_block_once(void **state)
     qy_pool_close(pool);
 }
 
+static void pool_knows_how_many_were_out_at_once(void **state)
+{
+    struct qy_pool *pool = open_pool(64, 5);
+    uint32_t blocks[3];
+
+    (void)state;
+    assert_int_equal(qy_pool_peak(pool), 0);
+    for (uint32_t i = 0; i < 3; i++) {
+        assert_int_equal(qy_pool_get(pool, &blocks[i]), QY_OK);
+    }
+    qy_pool_put(pool, blocks[0], 0);
+    qy_pool_put(pool, blocks[1], 1);
+    assert_int_equal(qy_pool_get(pool, &blocks[0]), QY_OK);
+    assert_int_equal(qy_pool_peak(pool), 3);
+    qy_pool_close(pool);
+}
+
 static void pool_put_clears_when_asked(void **state)
 {
     struct qy_pool *pool = open_pool(100, 2);
@@ -170,6 +187,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pool_rounds_blocks_to_a_cache_line),
         cmocka_unit_test(pool_hands_out_each_block_once),
+        cmocka_unit_test(pool_knows_how_many_were_out_at_once),
         cmocka_unit_test(pool_put_clears_when_asked),
         cmocka_unit_test(pool_of_huge_page_size_starts_on_one),
         cmocka_unit_test(pool_bad_sizes_are_refused),

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What lay on memory servers and what moved there and back, in all and server by server; as text and as
+ * JSON. */
+#include "serve/serve.h"
+
+static const char *size(uint64_t bytes, char text[32])
+{
+    return qy_format_size(bytes, text, 32);
+}
+
+/* What went wrong with a server, where something did. */
+static void print_trouble(const struct qy_cache_server *s, FILE *out)
+{
+    if (s->timeouts + s->broken + s->corrupt + s->again > 0) {
+        fprintf(out,
+                "; %llu not answered in time, %llu connections broke, %llu answers damaged, %llu "
+                "reads asked again",
+                (unsigned long long)s->timeouts, (unsigned long long)s->broken,
+                (unsigned long long)s->corrupt, (unsigned long long)s->again);
+    }
+}
+
+static void print_server(const struct qy_cache_server *s, FILE *out)
+{
+    char a[32], b[32], c[32], d[32];
+    fprintf(out,
+            "  server        %s, %s: holds %llu blocks (%s), has room for %llu (%s); %llu "
+            "questions, %s sent, %s received",
+            s->name, s->state, (unsigned long long)s->blocks, size(s->blocks * s->block_bytes, a),
+            (unsigned long long)s->free_blocks, size(s->free_blocks * s->block_bytes, b),
+            (unsigned long long)s->questions, size(s->sent_bytes, c), size(s->received_bytes, d));
+    print_trouble(s, out);
+    fputc('\n', out);
+}
+
+void qyi_remote_print(const struct qyi_cache_report *report, FILE *out)
+{
+    const struct qy_cache_stats *c = report->stats;
+    char a[32], b[32], d[32];
+    if (c->servers_idle > 0) {
+        fprintf(out,
+                "  remote        nothing: host memory (cache.host_bytes) holds all blocks of this "
+                "run, the memory servers (%u) were not needed\n",
+                c->servers_idle);
+    }
+    if (c->servers == 0) {
+        return;
+    }
+    fprintf(
+        out,
+        "  remote        %s on memory servers; steps read %s in %llu ranges and wrote %s in %llu "
+        "blocks, %llu more nobody took\n",
+        size(c->remote_bytes, a), size(c->remote_read_bytes, b),
+        (unsigned long long)c->remote_reads, size(c->remote_written_bytes, d),
+        (unsigned long long)c->remote_writes, (unsigned long long)c->remote_failures);
+    for (uint32_t i = 0; i < c->servers; i++) {
+        struct qy_cache_server server;
+        qy_cache_server(report->cache, i, &server);
+        print_server(&server, out);
+    }
+}
+
+static cJSON *server_json(const struct qy_cache_server *s)
+{
+    const struct {
+        const char *name;
+        uint64_t value;
+    } numbers[] = {{"blocks", s->blocks},
+                   {"bytes", s->blocks * s->block_bytes},
+                   {"free_blocks", s->free_blocks},
+                   {"free_bytes", s->free_blocks * s->block_bytes},
+                   {"puts", s->puts},
+                   {"questions", s->questions},
+                   {"again", s->again},
+                   {"sent_bytes", s->sent_bytes},
+                   {"received_bytes", s->received_bytes},
+                   {"timeouts", s->timeouts},
+                   {"broken", s->broken},
+                   {"corrupt", s->corrupt}};
+    cJSON *object = cJSON_CreateObject();
+    cJSON_AddStringToObject(object, "address", s->name);
+    cJSON_AddStringToObject(object, "state", s->state);
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        cJSON_AddNumberToObject(object, numbers[i].name, (double)numbers[i].value);
+    }
+    return object;
+}
+
+void qyi_remote_json(const struct qyi_cache_report *report, cJSON *object)
+{
+    const struct qy_cache_stats *c = report->stats;
+    cJSON *remote = cJSON_AddObjectToObject(object, "remote");
+    uint64_t again = 0;
+    cJSON *servers = cJSON_AddArrayToObject(object, "servers");
+    for (uint32_t i = 0; i < c->servers; i++) {
+        struct qy_cache_server server;
+        qy_cache_server(report->cache, i, &server);
+        again += server.again;
+        cJSON_AddItemToArray(servers, server_json(&server));
+    }
+    cJSON_AddNumberToObject(remote, "reads", (double)c->remote_reads);
+    cJSON_AddNumberToObject(remote, "read_bytes", (double)c->remote_read_bytes);
+    cJSON_AddNumberToObject(remote, "reads_again", (double)again);
+    cJSON_AddNumberToObject(remote, "writes", (double)c->remote_writes);
+    cJSON_AddNumberToObject(remote, "written_bytes", (double)c->remote_written_bytes);
+    cJSON_AddNumberToObject(remote, "failed_writes", (double)c->remote_failures);
+    cJSON_AddNumberToObject(remote, "idle_servers", (double)c->servers_idle);
+}
