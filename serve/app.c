@@ -116,7 +116,8 @@ enum qy_status qyi_app_start(struct qyi_app *app, struct qy_error *err)
     return st;
 }
 
-enum qy_status qyi_app_open(const struct qyi_args *args, struct qyi_app *app, struct qy_error *err)
+enum qy_status qyi_app_settings(const struct qyi_args *args, struct qyi_app *app,
+                                struct qy_error *err)
 {
     memset(app, 0, sizeof *app);
     app->args = args;
@@ -124,9 +125,14 @@ enum qy_status qyi_app_open(const struct qyi_args *args, struct qyi_app *app, st
     const enum qy_status st = read_settings(app, err);
     if (st != QY_OK) {
         qyi_app_close(app);
-        return st;
     }
-    return qyi_app_start(app, err);
+    return st;
+}
+
+enum qy_status qyi_app_open(const struct qyi_args *args, struct qyi_app *app, struct qy_error *err)
+{
+    const enum qy_status st = qyi_app_settings(args, app, err);
+    return st == QY_OK ? qyi_app_start(app, err) : st;
 }
 
 void qyi_app_close(struct qyi_app *app)

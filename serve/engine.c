@@ -73,7 +73,7 @@ enum qy_status qyi_engine_open_file(struct qyi_app *app, struct qyi_engine *engi
     return st;
 }
 
-/* Node and peers of net.memory. */
+/* Node and peers of memory servers. */
 static enum qy_status open_memory(struct qyi_engine *engine, struct qy_error *err)
 {
     struct qyi_app *app = engine->app;

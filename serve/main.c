@@ -3,9 +3,10 @@
 #include <string.h>
 
 #include "net/net.h"
+#include "serve/job.h"
 #include "serve/memory_server.h"
 
-static int run(struct qyi_app *app)
+static int command(struct qyi_app *app)
 {
     switch (app->args->command) {
     case QYI_GENERATE:
@@ -30,12 +31,25 @@ static int run(struct qyi_app *app)
     return 2;
 }
 
+/* app has its settings. */
+static int work(struct qyi_app *app)
+{
+    struct qy_error err = {0};
+    if (qyi_app_start(app, &err) != QY_OK) {
+        return qyi_fail(&err);
+    }
+    const int code = command(app);
+    qyi_app_close(app);
+    return code;
+}
+
 int main(int argc, char **argv)
 {
     struct qyi_args args;
     struct qyi_app app;
     struct qy_error err = {0};
 
+    memset(&app, 0, sizeof app);
     qy_net_give_signals_back();
     if (argc == 1 && strcmp(argv[0], QYI_MEMORY_CHILD_NAME) == 0) {
         return qyi_memory_child_main();
@@ -48,17 +62,16 @@ int main(int argc, char **argv)
         qyi_print_help(argc < 2 ? stderr : stdout, 0);
         return argc < 2 ? 2 : 0;
     }
-    if (qyi_args_parse(argc, argv, &args, &err) != QY_OK) {
-        return qyi_fail(&err);
-    }
-    if (args.command == QYI_HELP) {
+    enum qy_status st = qyi_args_parse(argc, argv, &args, &err);
+    if (st == QY_OK && args.command == QYI_HELP) {
         return qyi_cmd_help(&args);
     }
     qyi_interrupt_install();
-    if (qyi_app_open(&args, &app, &err) != QY_OK) {
-        return qyi_fail(&err);
+    if (st == QY_OK) {
+        st = qyi_app_settings(&args, &app, &err);
     }
-    const int code = run(&app);
-    qyi_app_close(&app);
-    return code;
+    if (qyi_job_wanted(&args)) {
+        return qyi_job_main(&args, &app, st == QY_OK ? NULL : &err, work);
+    }
+    return st == QY_OK ? work(&app) : qyi_fail(&err);
 }

@@ -68,11 +68,13 @@ int qyi_memory_child_main(void)
         st = run(&supervised, &brief, &app, &err);
     }
     explicit_bzero(&brief, sizeof brief);
+    int said = 0; /* by the parent, once for all */
     if (supervised.fd >= 0) {
-        if (st != QY_OK) {
-            (void)!qyi_supervised_fails(&supervised, &err);
-        }
+        said = st != QY_OK && qyi_supervised_fails(&supervised, &err) == 0;
         qyi_supervised_close(&supervised);
+    }
+    if (said) {
+        return err.status == QY_ERR_CONFIG ? 2 : 1;
     }
     return st == QY_OK ? 0 : qyi_fail(&err);
 }

@@ -2,10 +2,27 @@
 /* See memory_link.h. */
 #include "serve/memory_link.h"
 
+#include "serve/job.h"
 #include "serve/key.h"
 
 #include <string.h>
 #include <sys/random.h>
+
+/* The job's own key, or that of servers which somebody else started. */
+static enum qy_status take_key(const struct qyi_app *app, uint8_t *key, struct qy_error *err)
+{
+    if (app->job != NULL) {
+        memcpy(key, app->job->key, QY_NET_KEY_BYTES);
+        return QY_OK;
+    }
+    if (app->net.key_file[0] == '\0') {
+        return qy_error_set(
+            err, QY_ERR_CONFIG,
+            "net.key_file '': the memory servers of net.memory answer only those who "
+            "have their key; give the file that they were started with");
+    }
+    return qyi_key_read(app->net.key_file, key, err);
+}
 
 static enum qy_status open_node(const struct qyi_app *app, struct qyi_memory_link *link,
                                 struct qy_error *err)
@@ -20,13 +37,7 @@ static enum qy_status open_node(const struct qyi_app *app, struct qyi_memory_lin
                                     .call_bytes = QYI_MEMORY_CALL,
                                     .answer_bytes = QYI_MEMORY_ANSWER,
                                     .n_answers = 1};
-    if (net->key_file[0] == '\0') {
-        return qy_error_set(
-            err, QY_ERR_CONFIG,
-            "net.key_file '': the memory servers of net.memory answer only those who "
-            "have their key; give the file that they were started with");
-    }
-    enum qy_status st = qyi_key_read(net->key_file, params.key, err);
+    enum qy_status st = take_key(app, params.key, err);
     if (st == QY_OK &&
         getrandom(params.session, sizeof params.session, 0) != (ssize_t)sizeof params.session) {
         st = qy_error_set(err, QY_ERR_UNSUPPORTED, "the system gives no random bytes (getrandom)");
@@ -36,6 +47,33 @@ static enum qy_status open_node(const struct qyi_app *app, struct qyi_memory_lin
     }
     explicit_bzero(params.key, sizeof params.key);
     return st;
+}
+
+static enum qy_status open_peer(struct qyi_memory_link *link, const char *address, const char *name,
+                                struct qy_error *err)
+{
+    const enum qy_status st =
+        qy_peer_open(link->node, address, name, &link->peers[link->servers.n], err);
+    link->servers.n += st == QY_OK;
+    return st;
+}
+
+/* One peer for each memory rank of the job. */
+static enum qy_status open_ranks(const struct qyi_app *app, struct qyi_memory_link *link,
+                                 struct qy_error *err)
+{
+    enum qy_status st = QY_OK;
+    for (uint32_t i = 0; st == QY_OK && i < app->job->n_servers; i++) {
+        const struct qyi_job_server *server = &app->job->servers[i];
+        st = open_peer(link, server->address, server->name, err);
+    }
+    if (st == QY_OK && (uint64_t)app->net.replicas > link->servers.n) {
+        return qy_error_set(err, QY_ERR_CONFIG,
+                            "net.replicas '%lld': this job has %u memory ranks, and no two copies "
+                            "of a block lie on one; lower it or start more",
+                            (long long)app->net.replicas, link->servers.n);
+    }
+    return st == QY_OK ? st : qy_error_wrap(err, st, "memory ranks");
 }
 
 /* One peer for each address of the list. */
@@ -54,12 +92,10 @@ static enum qy_status open_peers(const struct qyi_app *app, struct qyi_memory_li
         }
         memcpy(address, at, n);
         address[n] = '\0';
-        const enum qy_status st =
-            qy_peer_open(link->node, address, address, &link->peers[link->servers.n], err);
+        const enum qy_status st = open_peer(link, address, address, err);
         if (st != QY_OK) {
             return qy_error_wrap(err, st, "net.memory");
         }
-        link->servers.n++;
         at += n + (at[n] == ',');
     }
     if ((uint64_t)app->net.replicas > link->servers.n) {
@@ -74,7 +110,7 @@ static enum qy_status open_peers(const struct qyi_app *app, struct qyi_memory_li
 
 int qyi_memory_link_wanted(const struct qyi_app *app)
 {
-    return app->net.memory[0] != '\0';
+    return app->job != NULL || app->net.memory[0] != '\0';
 }
 
 enum qy_status qyi_memory_link_open(const struct qyi_app *app, struct qyi_memory_link *link,
@@ -86,7 +122,7 @@ enum qy_status qyi_memory_link_open(const struct qyi_app *app, struct qyi_memory
     }
     enum qy_status st = open_node(app, link, err);
     if (st == QY_OK) {
-        st = open_peers(app, link, err);
+        st = app->job != NULL ? open_ranks(app, link, err) : open_peers(app, link, err);
     }
     if (st != QY_OK) {
         qyi_memory_link_close(link);

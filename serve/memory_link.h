@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A worker's way to its memory servers (net.memory): its node, one peer for each, and what a cache must know
- * of them. */
+/* A worker's way to its memory servers (net.memory, or the memory ranks of its job): its node, one peer for
+ * each, and what a cache must know of them. */
 #ifndef QY_SERVE_MEMORY_LINK_H
 #define QY_SERVE_MEMORY_LINK_H
 
@@ -15,12 +15,12 @@ enum { QYI_MEMORY_CALL = 256 << 10, QYI_MEMORY_ANSWER = 1 << 20, QYI_MEMORY_DEPT
 struct qyi_memory_link {
     struct qy_node *node;
     struct qy_peer *peers[QYI_MEMORY_SERVERS];
-    struct qy_cache_servers servers; /* n 0: net.memory names none */
+    struct qy_cache_servers servers; /* n 0: there are none */
 };
 
 /* Are there memory servers for this run? */
 int qyi_memory_link_wanted(const struct qyi_app *app);
-/* Begins to connect to what net.memory names; nothing when it is empty. link is kept in place until close.
+/* Begins to connect to them; nothing when there are none. link is kept in place until close.
  * QY_ERR_CONFIG: an address, the key file, or net.replicas. [setup] [alloc] */
 QY_MUST enum qy_status qyi_memory_link_open(const struct qyi_app *app, struct qyi_memory_link *link,
                                             struct qy_error *err);

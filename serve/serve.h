@@ -102,8 +102,11 @@ extern const size_t qyi_net_setting_count;
 
 /* ---- application --------------------------------------------------------------------------------- */
 
+struct qyi_job;
+
 struct qyi_app {
     const struct qyi_args *args;
+    const struct qyi_job *job; /* whose memory ranks keep blocks; NULL: there are none */
     struct qy_runtime rt;
     struct qy_config *config;
     struct qy_runtime_settings runtime;
@@ -117,7 +120,10 @@ struct qyi_app {
 /* Settings in order, log, processor, topology, threads, trace. */
 QY_MUST enum qy_status qyi_app_open(const struct qyi_args *args, struct qyi_app *app,
                                     struct qy_error *err);
-/* The second half of it: log, processor, topology, threads by app->runtime, which is kept. args, if any, say
+/* The first half of it: settings alone, which start no thread. */
+QY_MUST enum qy_status qyi_app_settings(const struct qyi_args *args, struct qyi_app *app,
+                                        struct qy_error *err);
+/* The second half: log, processor, topology, threads by app->runtime, which is kept. args, if any, say
  * whether there is a trace. */
 QY_MUST enum qy_status qyi_app_start(struct qyi_app *app, struct qy_error *err);
 /* Writes the trace file when one was asked for. */
