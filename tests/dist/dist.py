@@ -113,9 +113,9 @@ class Done:
         return f"exit {self.code}\n--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
 
 
-def run(command, timeout=60, env=None, patience=10.0):
-    """Runs a command in a session of its own. AssertionError: it did not end in time, or left something for
-    longer than `patience`."""
+def run(command, timeout=60, env=None, patience=10.0, meanwhile=None):
+    """Runs a command in a session of its own; meanwhile(pid, path of its stdout) is called when it was started.
+    AssertionError: it did not end in time, or left something for longer than `patience`."""
     before = shared_memory()
     with tempfile.TemporaryDirectory(prefix="qy", ignore_cleanup_errors=True) as tmp, \
             open(f"{tmp}/out", "w+") as out, open(f"{tmp}/err", "w+") as err:
@@ -123,10 +123,15 @@ def run(command, timeout=60, env=None, patience=10.0):
         job = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
                                env={**environment(tmp), **(env or {})}, start_new_session=True)
         try:
+            if meanwhile:
+                meanwhile(job.pid, pathlib.Path(out.name))
             code = job.wait(timeout)
             late = False
         except subprocess.TimeoutExpired:
             code, late = None, True
+        except BaseException:
+            end_session(job.pid)
+            raise
         finally:
             left = {} if late else wait_until_gone(lambda: session(job.pid), patience)
             end_session(job.pid)
