@@ -46,7 +46,7 @@ endforeach()
 
 install(FILES ${PROJECT_SOURCE_DIR}/offload/memory.h # of offload.h
   DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/quarry/offload COMPONENT development)
-foreach(part IN ITEMS loopback ranks) # of net.h
+foreach(part IN ITEMS inventory loopback ranks) # of net.h
   install(FILES ${PROJECT_SOURCE_DIR}/net/${part}.h
     DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/quarry/net COMPONENT development)
 endforeach()

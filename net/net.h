@@ -228,6 +228,7 @@ QY_MUST enum qy_status qy_region_open(struct qy_node *node, void *memory, size_t
                                       struct qy_region **region, struct qy_error *err);
 void qy_region_close(struct qy_region *region);
 
+#include "net/inventory.h"
 #include "net/loopback.h"
 #include "net/ranks.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The wire over UCX (1.13 or later): one context, one worker, one listener, endpoints made by socket
- * address. Private to net/ucx*.c, but for what the table of settings tells.
+ * address. Private to net/ucx*.c.
  *
  *   ucx.c           open and close, progress, sleep
  *   ucx_settings.c  what is asked of UCX, and why
@@ -13,6 +13,7 @@
  *   ucx_receive.c   messages in
  *   ucx_signals.c   what UCX did to signals, undone
  *   ucx_memory.c    records reserved at open; registered memory
+ *   ucx_inventory.c what UCX finds on this host, for people
  *
  * A message of ours is an active message: qyi_head is its header, the payload its data. Each carries its
  * sender's endpoint (UCP_AM_SEND_FLAG_REPLY), which arrives as the endpoint that stands for it here: that
@@ -144,15 +145,6 @@ void qyi_ucx_drain(struct qyi_ucx *wire);
 
 /* ---- ucx_settings.c -------------------------------------------------------------------------- */
 
-/* One setting that is asked of UCX. */
-struct qyi_ucx_setting {
-    const char *variable; /* the environment's, "UCX_TLS": a user's value wins over ours */
-    const char *value;    /* in force; "": UCX's own choice                              */
-    const char *why;      /* of ours */
-    int by_user;
-};
-/* Row i; 0 when i is past the end. [any] */
-int qyi_ucx_setting_at(size_t i, struct qyi_ucx_setting *setting);
 /* AF_INET, or AF_INET6 when the user chose that by UCX_TCP_AF_PRIO: addresses of one family are accepted. [any] */
 int qyi_ucx_family(void);
 /* UCX's configuration with our settings. device: for UCX_NET_DEVICES; "" : any. Returned, by

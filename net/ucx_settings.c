@@ -57,7 +57,7 @@ static int is_asked(const struct row *row)
     return !row->own || qyi_environ(rows[0].variable) == NULL;
 }
 
-int qyi_ucx_setting_at(size_t i, struct qyi_ucx_setting *setting)
+int qy_net_setting_at(size_t i, struct qy_net_setting *setting)
 {
     const char *by_user;
 
@@ -66,7 +66,7 @@ int qyi_ucx_setting_at(size_t i, struct qyi_ucx_setting *setting)
     }
     by_user = qyi_environ(rows[i].variable);
     *setting =
-        (struct qyi_ucx_setting){.variable = rows[i].variable, .value = "", .why = rows[i].why};
+        (struct qy_net_setting){.variable = rows[i].variable, .value = "", .why = rows[i].why};
     if (by_user != NULL) {
         setting->value = by_user;
         setting->by_user = 1;

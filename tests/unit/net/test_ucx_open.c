@@ -89,27 +89,54 @@ static void listening_is_for_the_chosen_device_alone(void **state)
 
 static void users_variable_wins_and_is_told(void **state)
 {
-    struct qyi_ucx_setting setting = {0};
+    struct qy_net_setting setting = {0};
     struct bed_end a = {0};
     size_t n;
 
     (void)state;
-    assert_int_equal(qyi_ucx_setting_at(0, &setting), 1);
+    assert_int_equal(qy_net_setting_at(0, &setting), 1);
     assert_string_equal(setting.variable, "UCX_TLS");
     assert_string_equal(setting.value, "tcp,self");
     assert_false(setting.by_user);
     setenv("UCX_TLS", "tcp", 1);
-    assert_int_equal(qyi_ucx_setting_at(0, &setting), 1);
+    assert_int_equal(qy_net_setting_at(0, &setting), 1);
     assert_string_equal(setting.value, "tcp");
     assert_true(setting.by_user);
     bed_open(&a, NULL);
     assert_non_null(strstr(a.log, "UCX_TLS: 'tcp' from the environment"));
     bed_close(&a);
     unsetenv("UCX_TLS");
-    for (n = 0; qyi_ucx_setting_at(n, &setting); n++) {
+    for (n = 0; qy_net_setting_at(n, &setting); n++) {
         assert_true(strlen(setting.why) > 10);
     }
     assert_true(n > 3);
+}
+
+/* Whatever else this machine has, it can reach itself by TCP: the tests do. */
+static void transports_of_this_host_are_listed(void **state)
+{
+    enum { MOST = 64 };
+    struct qy_net_transport list[MOST], one[1];
+    struct fail_alloc f = {.fail_at = -1};
+    struct qy_runtime rt = {.mem = fail_alloc_make(&f)};
+    struct qy_error err;
+    uint32_t n = 0, again = 0;
+    int loopback = 0;
+
+    (void)state;
+    assert_int_equal(qy_net_transports(&rt, list, MOST, &n, &err), QY_OK);
+    for (uint32_t i = 0; i < n && i < MOST; i++) {
+        loopback |= strcmp(list[i].name, "tcp") == 0 && strcmp(list[i].device, "lo") == 0 &&
+                    list[i].is_network;
+    }
+    assert_true(loopback);
+    assert_int_equal(qy_net_transports(&rt, one, 1, &again, &err), QY_OK);
+    assert_int_equal(again, n);
+    assert_string_equal(one[0].name, list[0].name);
+    f.fail_at = f.calls;
+    assert_int_equal(qy_net_transports(&rt, list, MOST, &n, &err), QY_ERR_NOMEM);
+    assert_int_equal(f.live, 0);
+    assert_non_null(strchr(qy_net_ucx_version(), '.'));
 }
 
 static void signals_are_given_back(void **state)
@@ -154,6 +181,7 @@ int main(void)
         cmocka_unit_test(addresses_of_no_form_are_refused),
         cmocka_unit_test(listening_is_for_the_chosen_device_alone),
         cmocka_unit_test(users_variable_wins_and_is_told),
+        cmocka_unit_test(transports_of_this_host_are_listed),
         cmocka_unit_test(signals_are_given_back),
         cmocka_unit_test(open_survives_every_allocation_that_fails),
     };
