@@ -44,8 +44,10 @@ foreach(part IN ITEMS tensor_type index_bytes row_codec copies) # of gpu.h
     DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/quarry/gpu COMPONENT development)
 endforeach()
 
-install(FILES ${PROJECT_SOURCE_DIR}/offload/memory.h # of offload.h
-  DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/quarry/offload COMPONENT development)
+foreach(part IN ITEMS memory memory_probe) # of offload.h
+  install(FILES ${PROJECT_SOURCE_DIR}/offload/${part}.h
+    DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/quarry/offload COMPONENT development)
+endforeach()
 foreach(part IN ITEMS inventory loopback ranks) # of net.h
   install(FILES ${PROJECT_SOURCE_DIR}/net/${part}.h
     DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/quarry/net COMPONENT development)

@@ -108,19 +108,12 @@ int qyi_list_known(const struct qyi_session *s, const struct qyi_remote_list *li
     return 1;
 }
 
-/* Rows of one KV head of one sequence. */
-struct source {
-    uint8_t *const *blocks;
-    size_t at, row_bytes;
-    uint32_t shift, mask;
-};
-
-static const uint8_t *row_at(const struct source *s, uint32_t id)
+static const uint8_t *row_at(const struct qyi_row_source *s, uint32_t id)
 {
     return s->blocks[id >> s->shift] + s->at + (id & s->mask) * s->row_bytes;
 }
 
-static void fetch_ahead(const struct source *s, uint32_t id)
+static void fetch_ahead(const struct qyi_row_source *s, uint32_t id)
 {
     const uint8_t *row = row_at(s, id);
 
@@ -129,8 +122,8 @@ static void fetch_ahead(const struct source *s, uint32_t id)
     }
 }
 
-/* Neighbours go as one copy. Returns where the next list's rows go. */
-static uint8_t *gather(const struct source *s, const uint32_t *ids, uint32_t n, uint8_t *to)
+uint8_t *qyi_rows_gather(const struct qyi_row_source *s, const uint32_t *ids, uint32_t n,
+                         uint8_t *to)
 {
     for (uint32_t i = 0; i < n;) {
         const uint8_t *from = row_at(s, ids[i]);
@@ -170,13 +163,14 @@ void qyi_memory_rows(struct qy_memory *m, struct qyi_session *s, const struct qy
     }
     for (uint32_t i = 0; i < list.n_items; i++) {
         const struct qyi_remote_item *item = &list.items[i];
-        const struct source source = {.blocks = s->blocks + qyi_block_place(s, item->sequence, 0),
-                                      .at = qyi_layout_home_at(&s->layout, list.layer, item->head),
-                                      .row_bytes = row_bytes,
-                                      .shift = s->bounds.shift,
-                                      .mask = s->layout.block_tokens - 1};
+        const struct qyi_row_source source = {
+            .blocks = s->blocks + qyi_block_place(s, item->sequence, 0),
+            .at = qyi_layout_home_at(&s->layout, list.layer, item->head),
+            .row_bytes = row_bytes,
+            .shift = s->bounds.shift,
+            .mask = s->layout.block_tokens - 1};
 
-        to = gather(&source, list.ids, item->n, to);
+        to = qyi_rows_gather(&source, list.ids, item->n, to);
         list.ids += item->n;
     }
     m->counts.rows += list.n_ids;

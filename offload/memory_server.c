@@ -29,14 +29,27 @@ static void answer_open_session(struct qy_memory *m, struct qyi_session *s,
     case QYI_REMOTE_ATTEND:
         qyi_memory_attend(m, s, q, answer);
         break;
-    case QYI_REMOTE_STATE:
-        break; /* what every answer says */
     default:
         answer->refused = "a question that there is not";
         break;
     }
     s->out_bytes += answer->payload_bytes;
     m->counts.out_bytes += answer->payload_bytes;
+}
+
+static void tell_state(const struct qy_memory *m, const struct qyi_question *q,
+                       struct qyi_memory_reply *answer)
+{
+    struct qyi_remote_state state = {.version = QYI_REMOTE_VERSION,
+                                     .bytes = m->params.bytes,
+                                     .block_bytes = m->frames.frame_bytes};
+
+    for (uint32_t i = 0; i < m->params.max_sessions; i++) {
+        state.sessions += m->sessions[i].is_open != 0;
+    }
+    memcpy(q->answer, &state, sizeof(state));
+    answer->payload = q->answer;
+    answer->payload_bytes = sizeof(state);
 }
 
 static uint32_t clipped(size_t bytes)
@@ -65,6 +78,9 @@ void qyi_memory_answer(struct qy_memory *m, const uint8_t *name, struct qyi_sess
         struct qyi_session *opened = qyi_session_open(m, name, q, answer);
 
         *session = opened ? opened : *session;
+    } else if (q->op == QYI_REMOTE_STATE) {
+        tell_state(m, q, answer);
+        answer->code = *session ? QYI_REMOTE_DONE : QYI_REMOTE_NOT_OPEN;
     } else if (*session) {
         answer_open_session(m, *session, q, answer);
     } else {

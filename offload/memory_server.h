@@ -116,6 +116,15 @@ void qyi_memory_read(struct qy_memory *memory, struct qyi_session *session,
                      const struct qyi_question *question, struct qyi_memory_reply *answer);
 void qyi_memory_rows(struct qy_memory *memory, struct qyi_session *session,
                      const struct qyi_question *question, struct qyi_memory_reply *answer);
+/* Rows of one KV head of one sequence, in its blocks. */
+struct qyi_row_source {
+    uint8_t *const *blocks;
+    size_t at, row_bytes; /* at: in each block */
+    uint32_t shift, mask;
+};
+/* Copies the rows of ids [n], neighbours as one copy; returns where the next list's rows go. [noalloc] */
+uint8_t *qyi_rows_gather(const struct qyi_row_source *source, const uint32_t *ids, uint32_t n,
+                         uint8_t *to);
 /* Are all blocks of the lists here? answer gets their fold; 0: its code says what is missing. */
 int qyi_list_known(const struct qyi_session *session, const struct qyi_remote_list *list,
                    struct qyi_memory_reply *answer);

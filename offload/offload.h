@@ -409,6 +409,7 @@ QY_MUST enum qy_status qy_residency_replay(const struct qy_allocator *mem,
                                            struct qy_replay_result *result, struct qy_error *err);
 
 #include "offload/memory.h"
+#include "offload/memory_probe.h"
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

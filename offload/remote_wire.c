@@ -47,6 +47,22 @@ enum qy_status qyi_remote_reply_parse(const void *head, size_t head_bytes,
     return QY_OK;
 }
 
+enum qy_status qyi_remote_state_parse(const void *payload, size_t bytes,
+                                      struct qyi_remote_state *state)
+{
+    struct qyi_remote_state s;
+
+    if (bytes != sizeof(s)) {
+        return QY_ERR_CORRUPT;
+    }
+    memcpy(&s, payload, sizeof(s));
+    if (s.version == 0 || s.block_bytes > s.bytes) {
+        return QY_ERR_CORRUPT;
+    }
+    *state = s;
+    return QY_OK;
+}
+
 uint64_t qyi_remote_fold_ids(uint64_t fold, const uint32_t *ids, uint32_t n, uint32_t shift,
                              const uint64_t *generations)
 {

@@ -10,7 +10,7 @@
  *   READ    count             qyi_remote_read [n]                          the bytes, one after another
  *   ROWS    qyi_remote_ask    qyi_remote_item [n], ids                     rows as they lie at home
  *   ATTEND  qyi_remote_ask    qyi_remote_item [n], queries, ids            out [n][g][d], lse [n][g], f32
- *   STATE   -                 -                                            -
+ *   STATE   -                 -                                            qyi_remote_state
  *
  * A block is named (sequence, serial, block): a slot of the worker's table of sequences, which sequence
  * it is that has the slot, and the block's place in it. Its content is named by a generation. Serials (of
@@ -81,6 +81,17 @@ _Static_assert(sizeof(struct qyi_remote_reply) == 56, "goes over the network as 
 /* QY_ERR_CORRUPT: it is none. */
 QY_MUST enum qy_status qyi_remote_reply_parse(const void *head, size_t head_bytes,
                                               struct qyi_remote_reply *reply);
+
+/* STATE: what the server is. Told to all who know its key; the code says whether they have a session. */
+struct qyi_remote_state {
+    uint32_t version, sessions;  /* QYI_REMOTE_VERSION                                   */
+    uint64_t bytes, block_bytes; /* for blocks; of a block, 0: no session was opened yet  */
+};
+_Static_assert(sizeof(struct qyi_remote_state) == 24, "goes over the network as it is");
+
+/* QY_ERR_CORRUPT: it is none. */
+QY_MUST enum qy_status qyi_remote_state_parse(const void *payload, size_t bytes,
+                                              struct qyi_remote_state *state);
 
 /* What both sides make of the generations of the blocks that an answer was made from, starting with 0.
  * Each step is a bijection of what was before, so one generation that is not the one that the worker
