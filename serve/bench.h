@@ -124,5 +124,7 @@ QY_MUST enum qy_status qyi_bench_plan(struct qyi_app *app, struct qy_error *err)
 QY_MUST enum qy_status qyi_bench_residency(struct qyi_app *app, struct qy_error *err);
 QY_MUST enum qy_status qyi_bench_kernels(struct qyi_app *app, struct qy_error *err);
 QY_MUST enum qy_status qyi_bench_link(struct qyi_app *app, struct qy_error *err);
+/* Questions to memory servers. */
+QY_MUST enum qy_status qyi_bench_net(struct qyi_app *app, struct qy_error *err);
 
 #endif

@@ -32,36 +32,35 @@ static const struct named_shape {
     {"smollm2-135m", {1, 9, 3, 64}},
 };
 
-static enum qy_status choose_shape(struct qyi_shape_bench *b, struct qy_error *err)
+enum qy_status qyi_shape_choose(const struct qyi_args *args, const char *name,
+                                struct qy_kv_shape *shape, struct qy_error *err)
 {
-    const struct qyi_args *args = b->app->args;
+    struct qy_kv_shape s = {0};
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
-        if (strcmp(shapes[i].name, args->shape) == 0) {
-            b->shape = shapes[i].shape;
+        if (strcmp(shapes[i].name, name) == 0) {
+            s = shapes[i].shape;
         }
     }
-    if (b->shape.head_dim == 0) {
+    if (s.head_dim == 0) {
         return qy_error_set(err, QY_ERR_CONFIG,
                             "option '--shape': '%s' refused; llama3-8b, llama3-70b, smollm2-135m "
                             "are accepted, changed by --heads, --kv-heads, --head-dim, --layers",
-                            args->shape);
+                            name);
     }
     const uint64_t given[] = {args->layers, args->heads, args->kv_heads, args->head_dim};
-    uint32_t *const member[] = {&b->shape.n_layers, &b->shape.n_heads, &b->shape.n_kv_heads,
-                                &b->shape.head_dim};
+    uint32_t *const member[] = {&s.n_layers, &s.n_heads, &s.n_kv_heads, &s.head_dim};
     for (int i = 0; i < 4; i++) {
         *member[i] = given[i] > 0 ? (uint32_t)given[i] : *member[i];
     }
-    if (b->shape.n_layers > 1024 || b->shape.n_heads > 1024 || b->shape.head_dim > 1024 ||
-        b->shape.n_kv_heads > b->shape.n_heads || b->shape.n_heads % b->shape.n_kv_heads != 0 ||
-        b->shape.head_dim % 2 != 0) {
+    if (s.n_layers > 1024 || s.n_heads > 1024 || s.head_dim > 1024 || s.n_kv_heads > s.n_heads ||
+        s.n_heads % s.n_kv_heads != 0 || s.head_dim % 2 != 0) {
         return qy_error_set(err, QY_ERR_CONFIG,
-                            "bench decode: %u heads, %u KV heads, head dimension %u, %u layers "
+                            "bench %s: %u heads, %u KV heads, head dimension %u, %u layers "
                             "refused; the KV heads divide the heads, the head dimension is even, "
                             "each at most 1024",
-                            b->shape.n_heads, b->shape.n_kv_heads, b->shape.head_dim,
-                            b->shape.n_layers);
+                            args->topic, s.n_heads, s.n_kv_heads, s.head_dim, s.n_layers);
     }
+    *shape = s;
     return QY_OK;
 }
 
@@ -219,7 +218,7 @@ enum qy_status qyi_bench_shape(struct qyi_app *app, struct qy_error *err)
                             "leave net.memory empty, or leave --shape out",
                             app->net.memory);
     }
-    enum qy_status st = choose_shape(&b, err);
+    enum qy_status st = qyi_shape_choose(app->args, app->args->shape, &b.shape, err);
     if (st == QY_OK) {
         st = choose_drift(&b, err);
     }

@@ -34,6 +34,9 @@ struct qyi_shape_bench {
     uint64_t random;
 };
 
+/* The named shape, changed by --layers, --heads, --kv-heads and --head-dim. QY_ERR_CONFIG: there is none. */
+QY_MUST enum qy_status qyi_shape_choose(const struct qyi_args *args, const char *name,
+                                        struct qy_kv_shape *shape, struct qy_error *err);
 /* Elements of one sequence's q, k and v. */
 static inline size_t qyi_shape_row(const struct qyi_shape_bench *b)
 {

@@ -48,6 +48,12 @@ static const struct {
      "steps"},
     {QYI_BENCH, "kernels", "each kernel of a step alone"},
     {QYI_BENCH, "link", "copies between home memory and the device, by rows and by sizes"},
+    {QYI_BENCH, "net",
+     "questions to the memory servers of net.memory, or to one of its own: round trip, blocks put "
+     "and "
+     "read, rows pulled and pushed, by how many are under way at once; beside each the same work "
+     "done "
+     "here, and ucx_perftest's rate where it is installed"},
     {QYI_BENCH, "plan",
      "steps with plan.mode pull, push and auto in turn: is auto the better of both?"},
     {QYI_BENCH, "residency",

@@ -24,8 +24,8 @@ static enum qy_status take_key(const struct qyi_app *app, uint8_t *key, struct q
     return qyi_key_read(app->net.key_file, key, err);
 }
 
-static enum qy_status open_node(const struct qyi_app *app, struct qyi_memory_link *link,
-                                struct qy_error *err)
+static enum qy_status open_node(const struct qyi_app *app, const uint8_t *key,
+                                struct qyi_memory_link *link, struct qy_error *err)
 {
     const struct qyi_net_settings *net = &app->net;
     struct qy_node_params params = {.rt = &app->rt,
@@ -37,14 +37,12 @@ static enum qy_status open_node(const struct qyi_app *app, struct qyi_memory_lin
                                     .call_bytes = QYI_MEMORY_CALL,
                                     .answer_bytes = QYI_MEMORY_ANSWER,
                                     .n_answers = 1};
-    enum qy_status st = take_key(app, params.key, err);
-    if (st == QY_OK &&
-        getrandom(params.session, sizeof params.session, 0) != (ssize_t)sizeof params.session) {
-        st = qy_error_set(err, QY_ERR_UNSUPPORTED, "the system gives no random bytes (getrandom)");
+    if (getrandom(params.session, sizeof params.session, 0) != (ssize_t)sizeof params.session) {
+        return qy_error_set(err, QY_ERR_UNSUPPORTED,
+                            "the system gives no random bytes (getrandom)");
     }
-    if (st == QY_OK) {
-        st = qy_node_open(&params, &link->node, err);
-    }
+    memcpy(params.key, key, sizeof params.key);
+    const enum qy_status st = qy_node_open(&params, &link->node, err);
     explicit_bzero(params.key, sizeof params.key);
     return st;
 }
@@ -116,11 +114,24 @@ int qyi_memory_link_wanted(const struct qyi_app *app)
 enum qy_status qyi_memory_link_open(const struct qyi_app *app, struct qyi_memory_link *link,
                                     struct qy_error *err)
 {
+    uint8_t key[QY_NET_KEY_BYTES];
     memset(link, 0, sizeof *link);
     if (!qyi_memory_link_wanted(app)) {
         return QY_OK;
     }
-    enum qy_status st = open_node(app, link, err);
+    enum qy_status st = take_key(app, key, err);
+    if (st == QY_OK) {
+        st = qyi_memory_link_open_with(app, key, link, err);
+    }
+    explicit_bzero(key, sizeof key);
+    return st;
+}
+
+enum qy_status qyi_memory_link_open_with(const struct qyi_app *app, const uint8_t *key,
+                                         struct qyi_memory_link *link, struct qy_error *err)
+{
+    memset(link, 0, sizeof *link);
+    enum qy_status st = open_node(app, key, link, err);
     if (st == QY_OK) {
         st = app->job != NULL ? open_ranks(app, link, err) : open_peers(app, link, err);
     }

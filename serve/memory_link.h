@@ -24,6 +24,10 @@ int qyi_memory_link_wanted(const struct qyi_app *app);
  * QY_ERR_CONFIG: an address, the key file, or net.replicas. [setup] [alloc] */
 QY_MUST enum qy_status qyi_memory_link_open(const struct qyi_app *app, struct qyi_memory_link *link,
                                             struct qy_error *err);
+/* The same with a key that is known already, whatever net.key_file says. key: [QY_NET_KEY_BYTES], borrowed. */
+QY_MUST enum qy_status qyi_memory_link_open_with(const struct qyi_app *app, const uint8_t *key,
+                                                 struct qyi_memory_link *link,
+                                                 struct qy_error *err);
 /* After the cache. A link that was not opened is zeros. */
 void qyi_memory_link_close(struct qyi_memory_link *link);
 

@@ -48,14 +48,17 @@ static const struct qyi_option options[] = {
     {NULL, "--batch", "B", NULL, AT(batch), QYI_BENCH, "sequences decoded together (default 1)"},
     {NULL, "--context", "N", NULL, AT(context), QYI_BENCH,
      "tokens of each sequence (default 2048)"},
-    {NULL, "--steps", "N", NULL, AT(steps), QYI_BENCH, "steps to time (default 16)"},
+    {NULL, "--steps", "N", NULL, AT(steps), QYI_BENCH,
+     "steps to time; bench net: questions of one run, for each that is under way at once (default "
+     "16)"},
     {NULL, "--warm-up", "N", NULL, AT(warm_up), QYI_BENCH,
      "bench decode: steps before those timed (default 2; 32 on a discrete device, which is empty "
      "at first)"},
     {NULL, "--shape", "NAME", NULL, AT(shape), QYI_BENCH,
      "bench decode: attention of random layers without a model: llama3-8b, llama3-70b, "
-     "smollm2-135m"},
-    {NULL, "--layers", "N", NULL, AT(layers), QYI_BENCH, "of --shape: layers (default 1)"},
+     "smollm2-135m; bench net: blocks of its layers (default smollm2-135m)"},
+    {NULL, "--layers", "N", NULL, AT(layers), QYI_BENCH,
+     "of --shape: layers (default 1; bench net 30)"},
     {NULL, "--heads", "N", NULL, AT(heads), QYI_BENCH, "of --shape: query heads"},
     {NULL, "--kv-heads", "N", NULL, AT(kv_heads), QYI_BENCH, "of --shape: KV heads"},
     {NULL, "--head-dim", "N", NULL, AT(head_dim), QYI_BENCH, "of --shape: elements of a head"},
@@ -137,8 +140,8 @@ static const struct qyi_command_info commands[] = {
      "ppl|recall|needle|aggregate|turns [-m MODEL] -f FILE --ctx N [--count M] [options]",
      "quality of a policy against dense attention on the same tokens",
      "ppl|recall|needle|aggregate|turns"},
-    {QYI_BENCH, "bench", "decode|kernels|link|plan|residency [options]",
-     "speed, with the ceiling beside each figure", "decode|kernels|link|plan|residency"},
+    {QYI_BENCH, "bench", "decode|kernels|link|net|plan|residency [options]",
+     "speed, with the ceiling beside each figure", "decode|kernels|link|net|plan|residency"},
     {QYI_CALIBRATE, "calibrate", "[-m MODEL] [-t FILE]... [-o FILE.qcb] [--policy NAME] [options]",
      "learn the codebook that a2ats+ or a2ats needs; or, with --reuse, which layers may share a "
      "choice",
