@@ -13,7 +13,7 @@ void qyi_doctor_line(const struct qyi_doctor *d, const char *what, const char *t
     }
 }
 
-static void warn(struct qyi_doctor *d, const char *text)
+void qyi_doctor_warn(struct qyi_doctor *d, const char *text)
 {
     cJSON_AddItemToArray(d->warnings, cJSON_CreateString(text));
 }
@@ -38,10 +38,11 @@ static void report_cpu(struct qyi_doctor *d, const struct qyi_app *app)
     qyi_doctor_line(d, "kernels", text);
     cJSON_AddStringToObject(d->root, "kernels", qy_cpu_level_name(cpu->use));
     if (cpu->use != cpu->best) {
-        warn(d,
-             "slower kernels were chosen than this machine can run; unset QY_CPU or runtime.cpu");
+        qyi_doctor_warn(
+            d, "slower kernels were chosen than this machine can run; unset QY_CPU or runtime.cpu");
     } else if (cpu->best == QY_CPU_PLAIN) {
-        warn(d, "no AVX2 with FMA and F16C: kernels run in plain C, several times slower");
+        qyi_doctor_warn(d,
+                        "no AVX2 with FMA and F16C: kernels run in plain C, several times slower");
     }
 }
 
@@ -62,7 +63,8 @@ static void report_cores(struct qyi_doctor *d, const struct qyi_app *app)
     cJSON_AddNumberToObject(item, "processors", m.pus);
     cJSON_AddNumberToObject(item, "threads", app->n_threads);
     if (app->n_threads > m.pus) {
-        warn(d, "more threads than processors: they wait for each other; lower runtime.threads");
+        qyi_doctor_warn(
+            d, "more threads than processors: they wait for each other; lower runtime.threads");
     }
 }
 
@@ -91,17 +93,19 @@ static void report_memory(struct qyi_doctor *d)
     cJSON_AddNumberToObject(item, "memlock", m.memlock == UINT64_MAX ? -1 : (double)m.memlock);
     cJSON_AddNumberToObject(item, "shm_free", (double)m.shm_free);
     if (m.huge_page_bytes == 0) {
-        warn(d,
-             "transparent huge pages are off: reads of the KV cache miss the TLB more often; "
-             "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled");
+        qyi_doctor_warn(
+            d,
+            "transparent huge pages are off: reads of the KV cache miss the TLB more often; "
+            "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled");
     }
     if (m.memlock != UINT64_MAX && m.memlock < ((uint64_t)1 << 30)) {
-        warn(d,
-             "memlock is below 1 GiB: registering memory with a network card or GPU will fail; "
-             "raise it (ulimit -l unlimited, or the container's setting)");
+        qyi_doctor_warn(
+            d,
+            "memlock is below 1 GiB: registering memory with a network card or GPU will fail; "
+            "raise it (ulimit -l unlimited, or the container's setting)");
     }
     if (m.shm_total > 0 && m.shm_free < ((uint64_t)64 << 20)) {
-        warn(
+        qyi_doctor_warn(
             d,
             "/dev/shm has less than 64 MiB free: ranks on one host cannot share memory; enlarge it "
             "(containers: --shm-size)");
@@ -137,7 +141,7 @@ static void report_device(struct qyi_doctor *d, struct qyi_app *app)
     if (qy_device_open(&app->rt, &params, &dev, &err) != QY_OK) {
         qyi_doctor_line(d, "device", err.text);
         cJSON_AddNullToObject(d->root, "device");
-        warn(d, err.text);
+        qyi_doctor_warn(d, err.text);
         return;
     }
     const struct qy_device_caps *caps = qy_device_caps(dev);
@@ -148,9 +152,10 @@ static void report_device(struct qyi_doctor *d, struct qyi_app *app)
     cJSON_AddStringToObject(item, "dense", caps->dense);
     cJSON_AddBoolToObject(item, "unified", caps->unified);
     if (strstr(caps->dense, "plain") != NULL) {
-        warn(d,
-             "dense products run in plain C: prefill and batches are many times slower; install "
-             "oneDNN (libdnnl-dev) and build again");
+        qyi_doctor_warn(
+            d,
+            "dense products run in plain C: prefill and batches are many times slower; install "
+            "oneDNN (libdnnl-dev) and build again");
     }
     qyi_doctor_selection(d, app, dev);
     qy_device_close(dev);
@@ -171,6 +176,7 @@ int qyi_cmd_doctor(struct qyi_app *app)
     report_cores(&d, app);
     report_memory(&d);
     report_libraries(&d);
+    qyi_doctor_network(&d, app);
     report_device(&d, app);
     cJSON_AddItemToObject(d.root, "ranks", cJSON_CreateArray());
     cJSON_AddItemToObject(d.root, "links", cJSON_CreateArray());

@@ -12,6 +12,11 @@ struct qyi_doctor {
 };
 
 void qyi_doctor_line(const struct qyi_doctor *doctor, const char *what, const char *text);
+/* Something to fix, and how. */
+void qyi_doctor_warn(struct qyi_doctor *doctor, const char *text);
+
+/* doctor_net.c: UCX, its transports and settings, and the servers of net.memory. */
+void qyi_doctor_network(struct qyi_doctor *doctor, const struct qyi_app *app);
 
 /* doctor_selection.c: a line per shape and preset. */
 void qyi_doctor_selection(struct qyi_doctor *doctor, const struct qyi_app *app,

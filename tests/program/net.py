@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""quarry bench net as its user meets it.
+"""quarry bench net and what quarry doctor tells of the network, as their user meets them.
 
 usage: net.py QUARRY MAKE_GGUF MEMORY_CLIENT
 """
@@ -95,6 +95,49 @@ class Bench(Case):
                          "net.key_file=" + new_key("key"))
             self.refused(2, r"turned down a block that was put: full", *SMALL, *here, "--set",
                          "net.key_file=" + new_key("key"), "--layers", "8")
+
+
+class Doctor(Case):
+    def network(self, *more, env=None):
+        out = self.json("doctor", *more, env=env)
+        return out["network"], "\n".join(out["warnings"])
+
+    @unittest.skipIf(NETWORK, "this build has a network")
+    def test_a_build_without_network_says_so(self):
+        network, _ = self.network()
+        self.assertIsNone(network["ucx"])
+        self.assertEqual((network["transports"], network["settings"]), ([], []))
+
+    @unittest.skipUnless(NETWORK, "this build has no network")
+    def test_the_network_and_its_settings_are_told(self):
+        network, _ = self.network(env={"UCX_TLS": "tcp", "QY_NET_DEVICE": "lo"})
+        self.assertRegex(network["ucx"], r"\A1\.[0-9]+")
+        self.assertIn({"name": "tcp", "device": "lo", "network": True}, network["transports"])
+        settings = {s["name"]: s for s in network["settings"]}
+        self.assertEqual((settings["UCX_TLS"]["value"], settings["UCX_TLS"]["by_user"]), ("tcp", True))
+        self.assertEqual(settings["UCX_NET_DEVICES"]["value"], "lo")
+        self.assertEqual(network["servers"], [])
+
+    @unittest.skipUnless(NETWORK, "this build has no network")
+    def test_each_server_is_told_with_what_to_do(self):
+        with Server() as server:
+            key = "net.key_file=" + new_key("key")
+            network, warnings = self.network("--set", f"net.memory={server.address},127.0.0.1:1", "--set", key,
+                                             "--set", "net.timeout_ms=2000")
+            there, gone = network["servers"]
+            self.assertEqual((there["address"], there["reachable"]), (server.address, True))
+            self.assertEqual((there["protocol"], there["bytes"], there["draining"]), (1, 8 << 20, False))
+            self.assertGreater(there["round_trip_us"], 0)
+            self.assertEqual((gone["address"], gone["reachable"]), ("127.0.0.1:1", False))
+            self.assertIn("is it running there", warnings)
+            network, warnings = self.network("--set", "net.memory=" + server.address, "--set",
+                                             "net.key_file=" + new_key("other"))
+            self.assertFalse(network["servers"][0]["reachable"])
+            self.assertIn("give both the same key", warnings)
+            shown = run("doctor", "--set", "net.memory=" + server.address, "--set", key).stdout.decode()
+            self.assertRegex(shown, rf"(?m)^memory server  {server.address}: protocol 1, round trip [0-9.]+ us, "
+                                    r"8.0 MiB for blocks, no worker has been there yet")
+            self.assertEqual(server.end()[0], 0)
 
 
 if __name__ == "__main__":
