@@ -308,7 +308,11 @@ enum qy_status qyi_home_far_open(struct qy_cache *cache, uint32_t n_slots, struc
     for (uint32_t i = 0; i < n_slots; i++) {
         d->free_slots[d->n_free++] = n_slots - 1 - i;
     }
-    return remote ? qyi_servers_reserve(d->store, n_slots, err) : open_disk(cache, n_slots, err);
+    if (!remote) {
+        return open_disk(cache, n_slots, err);
+    }
+    const enum qy_status st = qyi_servers_reserve(d->store, n_slots, err);
+    return st == QY_OK ? qyi_far_cost_measure(cache, err) : st;
 }
 
 void qyi_home_far_close(struct qy_cache *cache)

@@ -196,6 +196,10 @@ struct qy_rows qyi_far_lists_rows(const struct qy_cache *cache, uint32_t layer, 
 /* Of rows that were gathered: which lies in which slot, for checks. */
 void qyi_far_lists_stamp(struct qy_cache *cache, const struct qy_gather_item *items, uint32_t n);
 
+/* far_cost.c: where plan.mode is auto, what rows on memory servers cost, by a trial; one that fails is
+ * told, and these rows are pulled. QY_ERR_NOMEM. [setup] */
+QY_MUST enum qy_status qyi_far_cost_measure(struct qy_cache *cache, struct qy_error *err);
+
 /* far_push.c: memory, in bytes; opened (1: out of memory); freed. Nothing without memory servers, or where
  * plan.mode is pull. */
 uint64_t qyi_far_push_bytes(const struct qy_cache *cache);

@@ -352,6 +352,8 @@ struct qy_cache_plan {
      * row; a push's per item and row; a pulled row's attention; and how often a pulled row is found. */
     int measured;
     double link_byte_ns, link_copy_ns, link_row_ns, push_ns, push_row_ns, pull_row_ns, reuse;
+    /* The same of rows on memory servers, where these differ; 0: there are none, or no trial. */
+    double far_row_ns, far_push_ns, far_push_row_ns;
     uint32_t row_bytes; /* of a pull */
     uint64_t plans, items, items_pulled, items_pushed, rows_pulled, rows_pushed;
     double pulls_ns, pushes_ns; /* that all of them were expected to take */

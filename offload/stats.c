@@ -224,6 +224,12 @@ void qy_cache_plan(const struct qy_cache *cache, struct qy_cache_plan *plan)
         plan->push_row_ns = costs->push_row_ns;
         plan->pull_row_ns = costs->pull_row_ns;
         plan->reuse = costs->reuse;
+        if (cache->tier.push.far.mode == QY_PLAN_AUTO) {
+            costs = &cache->tier.push.far.costs;
+            plan->far_row_ns = costs->link_row_ns;
+            plan->far_push_ns = costs->push_ns;
+            plan->far_push_row_ns = costs->push_row_ns;
+        }
         plan->pulls_ns = made->pull_ns;
         plan->pushes_ns = made->push_ns;
     }

@@ -55,14 +55,15 @@ struct qyi_fetch {
 
 /* Attention at the home: queries there, partials back. Arrays are [max_sequences * n_kv_heads]. */
 struct qyi_push {
-    struct qyi_plan_params params;
+    struct qyi_plan_params params, far; /* far: of sequences that have rows on memory servers */
     struct qyi_plan_item *items;
     uint8_t *chosen;         /* 1: the item pushes. NULL, as all others: nothing ever does */
+    uint8_t *far_chosen;     /* of a plan by `far`           */
     uint32_t *n_rows;        /* that it attends to at their home */
     uint32_t *n_host;        /* of them, those in host memory    */
     float *q, *out;          /* in home memory: [group][d] each */
     float *lse;              /* [group]                          */
-    double pull_ns, push_ns; /* what the last plan expects */
+    double pull_ns, push_ns; /* what the last plans expect */
     struct qy_copy_item *asks, *answers; /* one, and two, of an item */
 };
 

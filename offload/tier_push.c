@@ -34,8 +34,9 @@ static int open_lists(struct qy_cache *cache)
     p->asks = qy_alloc_zero(mem, items * sizeof(*p->asks));
     p->answers = qy_alloc_zero(mem, 2 * items * sizeof(*p->answers));
     p->chosen = qy_alloc_zero(mem, items);
+    p->far_chosen = qy_alloc_zero(mem, items);
     return !p->items || !p->q || !p->out || !p->lse || !p->asks || !p->answers || !p->n_rows ||
-           !p->n_host || !p->chosen;
+           !p->n_host || !p->chosen || !p->far_chosen;
 }
 
 enum qy_status qyi_push_open(struct qy_cache *cache, struct qy_error *err)
@@ -59,6 +60,9 @@ enum qy_status qyi_push_open(struct qy_cache *cache, struct qy_error *err)
         .costs = {.reuse = 19.0, .shared_threads = 1},
         .row_bytes = (uint32_t)qyi_layout_home_row(&cache->layout, cache->layout.n_layers / 2),
         .query_bytes = (uint32_t)((2 * query_floats(cache) + cache->group) * sizeof(float))};
+    p->far = p->params;
+    p->far.mode =
+        mode == QY_PLAN_AUTO ? QY_PLAN_PULL : mode; /* until costs are known: far_cost.c */
     if (open_lists(cache)) {
         return qy_error_set(err, QY_ERR_NOMEM, "cache: out of memory for the lists of pushes");
     }
@@ -77,6 +81,7 @@ void qyi_push_close(struct qy_cache *cache)
     const struct qy_allocator *mem = &cache->rt->mem;
     struct qyi_push *p = &cache->tier.push;
 
+    qy_free(mem, p->far_chosen);
     qy_free(mem, p->chosen);
     qy_free(mem, p->n_host);
     qy_free(mem, p->n_rows);
@@ -114,34 +119,56 @@ static void learn_reuse(struct qy_cache *cache, uint32_t layer)
     qyi_plan_reuse(&t->push.params.costs, pulled, hits);
 }
 
-void qyi_push_plan(struct qy_cache *cache, uint32_t layer)
+/* What the sequences that have rows in the store miss (far), or the others. What would be pushed with
+ * others is not all home yet, or nobody attends to it where it lies: pulled. Is there anything to plan? */
+static int list_misses(struct qy_cache *cache, uint32_t layer, int far)
 {
     const struct qyi_micro_batch *now = qyi_step_now(cache);
     const uint32_t n_heads = cache->layout.n_kv_heads;
     struct qyi_tier *t = &cache->tier;
-    const size_t first = (size_t)now->begin * n_heads;
-    const uint32_t n = (now->end - now->begin) * n_heads;
-    struct qyi_plan_choice choice = {.push = t->push.chosen + first};
+    int any = 0;
 
-    for (size_t i = first; i < first + n; i++) {
+    for (uint32_t i = now->begin * n_heads; i < now->end * n_heads; i++) {
         const struct qyi_slice *s = &cache->step.slices[i / n_heads];
         const uint32_t n_home = s->seq->n_sealed << cache->layout.shift;
+        const int is_mine = (s->seq->n_down > 0) == far && n_home >= qyi_slice_cut(cache, s);
+        struct qyi_plan_item *item = &t->push.items[i];
 
-        t->push.items[i] =
-            (struct qyi_plan_item){.n = t->n_found[i] + t->n_missed[i], .n_miss = t->n_missed[i]};
-        /* what would be pushed with others is not all home yet; or rows lie on a disk, where nobody
-         * attends to them; or costs would be those of other links: pulled */
-        if (n_home < qyi_slice_cut(cache, s) ||
-            (s->seq->n_down > 0 && t->push.params.mode != QY_PLAN_PUSH) ||
-            (t->push.items[i].n_miss > 0 &&
-             !qyi_far_push_may(cache, layer, (uint32_t)(i / n_heads), (uint32_t)(i % n_heads)))) {
-            t->push.items[i].n_miss = 0;
+        *item = (struct qyi_plan_item){.n = t->n_found[i] + t->n_missed[i],
+                                       .n_miss = is_mine ? t->n_missed[i] : 0};
+        if (far && item->n_miss > 0 && !qyi_far_push_may(cache, layer, i / n_heads, i % n_heads)) {
+            item->n_miss = 0;
+        }
+        any |= item->n_miss > 0;
+    }
+    return any;
+}
+
+void qyi_push_plan(struct qy_cache *cache, uint32_t layer)
+{
+    const struct qyi_micro_batch *now = qyi_step_now(cache);
+    const uint32_t n_heads = cache->layout.n_kv_heads;
+    struct qyi_push *p = &cache->tier.push;
+    const size_t first = (size_t)now->begin * n_heads;
+    const uint32_t n = (now->end - now->begin) * n_heads;
+    struct qyi_plan_choice choice = {.push = p->chosen + first};
+
+    (void)list_misses(cache, layer, 0);
+    p->params.row_bytes = (uint32_t)qyi_layout_home_row(&cache->layout, layer);
+    qyi_plan_layer(&p->params, p->items + first, n, &choice);
+    p->pull_ns = choice.pull_ns;
+    p->push_ns = choice.push_ns;
+    if (p->far.mode != QY_PLAN_PULL && list_misses(cache, layer, 1)) {
+        choice.push = p->far_chosen + first;
+        p->far.row_bytes = p->params.row_bytes;
+        p->far.costs.reuse = p->params.costs.reuse;
+        qyi_plan_layer(&p->far, p->items + first, n, &choice);
+        p->pull_ns += choice.pull_ns;
+        p->push_ns += choice.push_ns;
+        for (size_t i = first; i < first + n; i++) {
+            p->chosen[i] |= p->far_chosen[i];
         }
     }
-    t->push.params.row_bytes = (uint32_t)qyi_layout_home_row(&cache->layout, layer);
-    qyi_plan_layer(&t->push.params, t->push.items + first, n, &choice);
-    t->push.pull_ns = choice.pull_ns;
-    t->push.push_ns = choice.push_ns;
     learn_reuse(cache, layer);
 }
 

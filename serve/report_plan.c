@@ -14,6 +14,9 @@ static void add_costs(const struct qy_cache_plan *plan, cJSON *object)
                  {"push_row_ns", plan->push_row_ns},
                  {"pull_row_ns", plan->pull_row_ns},
                  {"reuse", plan->reuse},
+                 {"far_row_ns", plan->far_row_ns},
+                 {"far_push_ns", plan->far_push_ns},
+                 {"far_push_row_ns", plan->far_push_row_ns},
                  {"pulls_estimated_ns", plan->pulls_ns},
                  {"pushes_estimated_ns", plan->pushes_ns}};
     for (size_t i = 0; i < sizeof costs / sizeof costs[0]; i++) {

@@ -232,6 +232,50 @@ static void deterministic_pushes_keep_the_bits(void **state)
     expect_same(&o, "push");
 }
 
+/* A trial at open tells what rows on servers cost, and leaves nothing there; plans go by it. */
+static void costs_of_servers_decide(void **state)
+{
+    struct rig_options o = rig_disk_base;
+    struct rig_servers servers;
+    struct rig rig;
+    (void)state;
+
+    o.plan = QY_PLAN_AUTO;
+    for (int dear = 0; dear <= 1; dear++) { /* pushes are */
+        struct qyi_servers_stats held;
+        struct qy_cache_plan plan;
+
+        rig_servers_open(&servers, 2, 1, 8 << 20);
+        const struct rig_options on = rig_on_servers(&o, &servers);
+        rig_open(&rig, &on);
+        struct qyi_push *push = &rig.cache->tier.push;
+        struct qyi_store *store = rig.cache->far.store;
+        qy_cache_plan(rig.cache, &plan);
+        assert_true(plan.measured && push->far.mode == QY_PLAN_AUTO);
+        assert_true(plan.far_row_ns > 0.0 && plan.far_push_ns >= 0.0 && isfinite(plan.far_row_ns));
+        for (uint32_t i = 0; i < 2; i++) {
+            rig_servers_pass(&servers);
+            qyi_store_poll(store);
+            qyi_servers_stats(store, i, &held);
+            assert_int_equal(held.blocks, 0);
+        }
+        push->far.costs.link_row_ns = dear ? 0.0 : 1e9;
+        push->far.costs.push_ns = dear ? 1e12 : 0.0;
+        struct qy_sequence *seq = rig_sequence(&rig);
+        rig_prefill(&rig, seq, 1, 390, 64, NULL);
+        const struct rig_feed feed = {.seq = seq, .stream = 1, .n = 1, .out = NULL};
+        assert_true(seq->n_down > 4);
+        for (uint32_t i = 0; i < 4; i++) {
+            assert_int_equal(rig_step(&rig, &feed, 1), QY_OK);
+        }
+        qy_cache_plan(rig.cache, &plan);
+        assert_true((qyi_store_stats(store)->attends > 0) == !dear);
+        assert_true(dear ? plan.rows_pulled > 0 && plan.rows_pushed == 0 : plan.rows_pushed > 0);
+        rig_close(&rig);
+        rig_servers_close(&servers);
+    }
+}
+
 /* A step that is left while servers attend for it: what they answer goes nowhere. */
 static void step_may_be_left_while_servers_attend(void **state)
 {
@@ -319,6 +363,7 @@ int main(void)
         cmocka_unit_test(servers_attend_to_what_is_pushed),
         cmocka_unit_test(worker_stands_in_for_a_server),
         cmocka_unit_test(deterministic_pushes_keep_the_bits),
+        cmocka_unit_test(costs_of_servers_decide),
         cmocka_unit_test(step_may_be_left_while_servers_attend),
         cmocka_unit_test(wrong_settings_are_refused),
     };
