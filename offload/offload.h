@@ -312,6 +312,8 @@ struct qy_cache_stats {
     /* Of memory servers; else 0: blocks' bytes there (copies counted once), and what was done. */
     uint64_t remote_bytes;
     uint64_t remote_reads, remote_read_bytes, remote_writes, remote_written_bytes;
+    uint64_t remote_rows_pulled, remote_rows_pushed; /* read from there; attended to there   */
+    uint64_t remote_pushed_bytes; /* of pushes: ids and queries there, partials back          */
     uint64_t remote_failures; /* blocks that stayed in host memory, because nobody took them   */
     /* Memory servers that hold blocks (qy_cache_server); that do not, for host memory has room for all. */
     uint32_t servers, servers_idle;

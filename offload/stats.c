@@ -97,6 +97,11 @@ static void remote_stats(const struct qy_cache *cache, struct qy_cache_stats *st
     stats->remote_read_bytes = done->read_bytes;
     stats->remote_writes = done->writes;
     stats->remote_written_bytes = done->written_bytes;
+    stats->remote_rows_pulled = done->rows;
+    stats->remote_rows_pushed = done->attended_rows;
+    stats->remote_pushed_bytes =
+        done->attended_rows * sizeof(uint32_t) +
+        done->attends * cache->group * (2 * cache->layout.head_dim + 1) * sizeof(float);
     stats->remote_failures = d->write_failures;
     stats->servers = qyi_servers_count(d->store);
 }

@@ -62,5 +62,6 @@ void qyi_store_finish(struct qyi_store_stats *counts, struct qyi_store_request *
     } else {
         counts->reads++;
         counts->read_bytes += request->bytes;
+        counts->rows += request->op == QYI_STORE_ROWS ? request->list.n : 0;
     }
 }

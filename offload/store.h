@@ -70,6 +70,7 @@ struct qyi_store_batch {
 
 struct qyi_store_stats {
     uint64_t reads, read_bytes, writes, written_bytes; /* requests that were done */
+    uint64_t rows;                                     /* of those reads, that were of rows */
     uint64_t attends, attended_rows;
     uint64_t failures; /* requests                */
     int uring, direct; /* of a file: which engine; O_DIRECT */

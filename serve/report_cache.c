@@ -247,7 +247,9 @@ void qyi_cache_report_json(const struct qyi_cache_report *report, cJSON *object)
     cJSON *moved = cJSON_AddObjectToObject(object, "bytes");
     cJSON_AddNumberToObject(moved, "h2d", (double)c->to_device_bytes);
     cJSON_AddNumberToObject(moved, "d2h", (double)c->to_host_bytes);
-    cJSON_AddNumberToObject(moved, "net", (double)(c->remote_read_bytes + c->remote_written_bytes));
+    cJSON_AddNumberToObject(
+        moved, "net",
+        (double)(c->remote_read_bytes + c->remote_written_bytes + c->remote_pushed_bytes));
     cJSON_AddNumberToObject(moved, "disk", (double)(c->disk_read_bytes + c->disk_written_bytes));
     disk_json(c, object);
     qyi_remote_json(report, object);

@@ -36,7 +36,7 @@ static void print_server(const struct qy_cache_server *s, FILE *out)
 void qyi_remote_print(const struct qyi_cache_report *report, FILE *out)
 {
     const struct qy_cache_stats *c = report->stats;
-    char a[32], b[32], d[32];
+    char a[32], b[32], d[32], e[32];
     if (c->servers_idle > 0) {
         fprintf(out,
                 "  remote        nothing: host memory (cache.host_bytes) holds all blocks of this "
@@ -46,13 +46,14 @@ void qyi_remote_print(const struct qyi_cache_report *report, FILE *out)
     if (c->servers == 0) {
         return;
     }
-    fprintf(
-        out,
-        "  remote        %s on memory servers; steps read %s in %llu ranges and wrote %s in %llu "
-        "blocks, %llu more nobody took\n",
-        size(c->remote_bytes, a), size(c->remote_read_bytes, b),
-        (unsigned long long)c->remote_reads, size(c->remote_written_bytes, d),
-        (unsigned long long)c->remote_writes, (unsigned long long)c->remote_failures);
+    fprintf(out,
+            "  remote        %s on memory servers; steps pulled %llu rows from there and had %llu "
+            "attended to there (%s), read %s in all and wrote %llu blocks (%s), %llu more nobody "
+            "took\n",
+            size(c->remote_bytes, a), (unsigned long long)c->remote_rows_pulled,
+            (unsigned long long)c->remote_rows_pushed, size(c->remote_pushed_bytes, b),
+            size(c->remote_read_bytes, d), (unsigned long long)c->remote_writes,
+            size(c->remote_written_bytes, e), (unsigned long long)c->remote_failures);
     for (uint32_t i = 0; i < c->servers; i++) {
         struct qy_cache_server server;
         qy_cache_server(report->cache, i, &server);
@@ -100,6 +101,9 @@ void qyi_remote_json(const struct qyi_cache_report *report, cJSON *object)
     }
     cJSON_AddNumberToObject(remote, "reads", (double)c->remote_reads);
     cJSON_AddNumberToObject(remote, "read_bytes", (double)c->remote_read_bytes);
+    cJSON_AddNumberToObject(remote, "rows_pulled", (double)c->remote_rows_pulled);
+    cJSON_AddNumberToObject(remote, "rows_pushed", (double)c->remote_rows_pushed);
+    cJSON_AddNumberToObject(remote, "pushed_bytes", (double)c->remote_pushed_bytes);
     cJSON_AddNumberToObject(remote, "reads_again", (double)again);
     cJSON_AddNumberToObject(remote, "writes", (double)c->remote_writes);
     cJSON_AddNumberToObject(remote, "written_bytes", (double)c->remote_written_bytes);

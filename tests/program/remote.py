@@ -61,6 +61,14 @@ class Remote(Case):
             self.assertRegex(have["device"], "^host, discrete ")
             self.assertGreater(have["kv_bytes"]["remote"], 0)
             self.assertLess(have["device_reserved_bytes"], want["device_reserved_bytes"])
+            self.assertGreater(have["remote"]["rows_pulled"], 0)
+            self.assertEqual((have["remote"]["rows_pushed"], have["remote"]["pushed_bytes"]), (0, 0))
+            have = self.json(*self.command(*memory), "--set", host, "--set", "plan.mode=push")
+            remote = have["remote"]
+            self.assertGreater(remote["rows_pushed"], 0)
+            self.assertGreater(remote["pushed_bytes"], 4 * remote["rows_pushed"])
+            self.assertEqual(have["bytes"]["net"], remote["written_bytes"] + remote["read_bytes"] +
+                             remote["pushed_bytes"])
 
     def test_what_cannot_be_is_refused(self):
         with Server() as server:

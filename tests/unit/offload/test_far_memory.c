@@ -56,6 +56,7 @@ static void expect_servers_told(struct rig *rig, uint64_t n)
     assert_int_equal(all.puts, stats.remote_writes);
     assert_true(all.sent_bytes > stats.remote_written_bytes);
     assert_int_equal(all.received_bytes, stats.remote_read_bytes);
+    assert_true(stats.remote_rows_pulled > 0 && stats.remote_rows_pushed == 0);
     assert_int_equal(all.timeouts, 0);
     qy_cache_server(rig->cache, (uint32_t)n, &server);
     assert_string_equal(server.name, "");
