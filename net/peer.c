@@ -85,6 +85,22 @@ static void try_later(struct qy_peer *peer)
     qyi_node_due(node, peer->due);
 }
 
+/* Behind its name in messages: where it is, unless the name says so. */
+static int is_named(const struct qy_peer *peer)
+{
+    return strcmp(peer->name, peer->address) != 0;
+}
+
+static const char *at(const struct qy_peer *peer)
+{
+    return is_named(peer) ? " at " : "";
+}
+
+static const char *at_address(const struct qy_peer *peer)
+{
+    return is_named(peer) ? peer->address : "";
+}
+
 static void end_asked(struct qy_peer *peer)
 {
     struct qy_node *node = peer->node;
@@ -95,7 +111,7 @@ static void end_asked(struct qy_peer *peer)
         peer->stats.lost_ns = node->last;
         peer->stats.broken += peer->timed_out ? 0 : 1;
         qy_log_write(&node->rt->log, node->closing ? QY_LOG_DEBUG : QY_LOG_WARN, "net",
-                     "peer '%s' at %s: lost: %s", peer->name, peer->address, peer->why);
+                     "peer '%s'%s%s: lost: %s", peer->name, at(peer), at_address(peer), peer->why);
     }
     peer->timed_out = 0;
     qyi_asks_fail(peer);
@@ -159,8 +175,8 @@ void qyi_peer_up(struct qy_peer *peer)
     peer->depth = peer->hello.terms.depth < node->depth ? peer->hello.terms.depth : node->depth;
     peer->heard = node->time;
     qyi_node_due(node, node->time + node->timeout / QYI_PINGS);
-    qy_log_write(&node->rt->log, again ? QY_LOG_WARN : QY_LOG_DEBUG, "net", "peer '%s' at %s: %s",
-                 peer->name, peer->address, again ? "back again" : "connected");
+    qy_log_write(&node->rt->log, again ? QY_LOG_WARN : QY_LOG_DEBUG, "net", "peer '%s'%s%s: %s",
+                 peer->name, at(peer), at_address(peer), again ? "back again" : "connected");
 }
 
 static struct qy_peer *same_session(struct qy_peer *peer)
@@ -282,8 +298,8 @@ static uint64_t tick_asked(struct qy_peer *peer)
     }
     if (peer->state == QY_PEER_LOST && node->time >= gone) {
         peer->state = QY_PEER_GONE;
-        qy_log_write(&node->rt->log, QY_LOG_WARN, "net", "peer '%s' at %s: gone: %s", peer->name,
-                     peer->address, peer->why);
+        qy_log_write(&node->rt->log, QY_LOG_WARN, "net", "peer '%s'%s%s: gone: %s", peer->name,
+                     at(peer), at_address(peer), peer->why);
     }
     if (node->time >= peer->due) {
         if (peer->conn) {
@@ -363,14 +379,14 @@ enum qy_status qy_peer_wait(struct qy_peer *peer, uint64_t timeout_ns, struct qy
         return QY_OK;
     }
     if (peer->state == QY_PEER_REFUSED) {
-        return qy_error_set(err, QY_ERR_PEER, "peer '%s' at %s: refused: %s", peer->name,
-                            peer->address, peer->why);
+        return qy_error_set(err, QY_ERR_PEER, "peer '%s'%s%s: refused: %s", peer->name, at(peer),
+                            at_address(peer), peer->why);
     }
     return qy_error_set(
         err, QY_ERR_TIMEOUT,
-        "peer '%s' at %s: not reached within %llu ms (%s); is it running there, and "
-        "is the address right?",
-        peer->name, peer->address, (unsigned long long)(timeout_ns / 1000000),
+        "peer '%s'%s%s: not reached within %llu ms (%s); is it running there, and is "
+        "the address right?",
+        peer->name, at(peer), at_address(peer), (unsigned long long)(timeout_ns / 1000000),
         peer->why[0] ? peer->why : "no answer");
 }
 

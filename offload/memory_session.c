@@ -227,7 +227,8 @@ void qyi_sessions_tend(struct qy_memory *m, uint64_t now_ns)
             s->away_ns = now_ns;
         } else if (now_ns - s->away_ns >= m->params.grace_ns) {
             qy_log_write(&m->rt->log, QY_LOG_INFO, "memory",
-                         "session %02x%02x%02x%02x: away for too long; its %u blocks are free",
+                         "session %02x%02x%02x%02x is over, it did not come back; it had %u blocks "
+                         "here",
                          s->name[0], s->name[1], s->name[2], s->name[3], s->n_held);
             qyi_session_close(m, s);
             m->counts.sessions_forgotten++;

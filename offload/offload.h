@@ -324,7 +324,7 @@ struct qy_cache_stats {
 void qy_cache_stats(const struct qy_cache *cache, struct qy_cache_stats *stats);
 /* Memory server i, 0 .. servers - 1. */
 struct qy_cache_server {
-    const char *name;  /* its address; borrowed until close                          */
+    const char *name;  /* of its peer; borrowed until close                          */
     const char *state; /* "up", or as net calls it (net/net.h)                        */
     uint64_t block_bytes;
     uint64_t blocks, free_blocks; /* by its last answer: of this cache; for anybody   */

@@ -52,17 +52,14 @@ static enum qy_status first_open(struct qyi_servers *s, uint32_t i, uint64_t dea
     const uint64_t now = qy_node_now(s->params.node);
     enum qy_status st = qy_peer_wait(v->peer, deadline > now ? deadline - now : 0, err);
 
-    if (st == QY_OK) {
-        st = qy_request_post(v->peer, &request);
-        st = st == QY_OK ? qy_op_wait(s->params.node, &op) : st;
-        if (st != QY_OK) {
-            (void)!qy_error_set(err, st,
-                                "memory server '%s': does not answer (%s); look at its log", name,
-                                qy_status_name(st));
-        }
-    }
     if (st != QY_OK) {
-        return st;
+        return qy_error_wrap(err, st, "memory servers");
+    }
+    st = qy_request_post(v->peer, &request);
+    st = st == QY_OK ? qy_op_wait(s->params.node, &op) : st;
+    if (st != QY_OK) {
+        return qy_error_set(err, st, "memory server '%s': does not answer (%s); look at its log",
+                            name, qy_status_name(st));
     }
     if (request.code != QYI_REMOTE_DONE ||
         qyi_remote_reply_parse(request.reply_head, request.reply_head_bytes, &reply) != QY_OK) {

@@ -19,8 +19,8 @@ static enum qy_status size_given(const struct qyi_layout *layout, const struct q
     if (want->disk_blocks > 0 && *n < want->least_blocks && *n < most) {
         return qy_error_set(
             err, QY_ERR_NOMEM,
-            "cache.host_bytes '%s': with a far home the sinks and windows of %u sequences "
-            "and of a step need %s; raise it",
+            "cache.host_bytes '%s': with blocks on a disk or on memory servers the sinks "
+            "and windows of %u sequences and of a step need %s; raise it",
             given, want->max_sequences,
             qy_format_size(want->least_blocks * layout->block_bytes, need, sizeof(need)));
     }

@@ -213,10 +213,10 @@ enum qy_status qyi_bench_shape(struct qyi_app *app, struct qy_error *err)
     const struct qyi_args *args = app->args;
     struct qyi_shape_bench b = {.app = app, .random = (uint64_t)app->program.seed + 1};
     if (qyi_memory_link_wanted(app)) {
-        return qy_error_set(err, QY_ERR_CONFIG,
-                            "net.memory '%s': bench decode --shape keeps its rows in this process; "
-                            "leave net.memory empty, or leave --shape out",
-                            app->net.memory);
+        return qy_error_set(
+            err, QY_ERR_CONFIG,
+            "memory servers: bench decode --shape keeps its rows in this process; "
+            "leave net.memory empty and start no memory ranks, or leave --shape out");
     }
     enum qy_status st = qyi_shape_choose(app->args, app->args->shape, &b.shape, err);
     if (st == QY_OK) {

@@ -154,12 +154,16 @@ static uint64_t begin_to_end(struct qyi_memory_server *s, uint64_t now)
 {
     struct qy_memory_stats stats;
     qy_memory_stats(s->memory, &stats);
-    qy_log_write(
-        &s->rt->log, QY_LOG_INFO, "memory",
-        "told to end; holds %u blocks of %u sessions, which may take them elsewhere for %llu "
-        "ms",
-        stats.blocks_total - stats.blocks_free, stats.sessions,
-        (unsigned long long)(s->drain_ns / 1000000u));
+    if (stats.blocks_free == stats.blocks_total) {
+        qy_log_write(&s->rt->log, QY_LOG_INFO, "memory", "told to end; holds no block");
+    } else {
+        qy_log_write(
+            &s->rt->log, QY_LOG_INFO, "memory",
+            "told to end; holds %u blocks of %u sessions, which may take them elsewhere for "
+            "%llu ms",
+            stats.blocks_total - stats.blocks_free, stats.sessions,
+            (unsigned long long)(s->drain_ns / 1000000u));
+    }
     qy_memory_drain(s->memory);
     return now + s->drain_ns;
 }
@@ -204,7 +208,8 @@ void qyi_memory_server_print(const struct qyi_memory_server *s, FILE *out)
     qy_memory_stats(s->memory, &stats);
     const uint32_t blocks = stats.blocks_total - stats.blocks_free;
     fprintf(out,
-            "quarry memory: %u blocks (%s) of %u sessions; %llu peers came, %s of blocks in, %s of "
+            "quarry memory: ended with %u blocks (%s) of %u sessions; %llu peers came, %s of "
+            "blocks in, %s of "
             "answers out\n",
             blocks, qy_format_size(blocks * stats.block_bytes, held, sizeof held), stats.sessions,
             (unsigned long long)s->joined, qy_format_size(stats.in_bytes, in, sizeof in),

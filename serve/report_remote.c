@@ -24,7 +24,7 @@ static void print_server(const struct qy_cache_server *s, FILE *out)
 {
     char a[32], b[32], c[32], d[32];
     fprintf(out,
-            "  server        %s, %s: holds %llu blocks (%s), has room for %llu (%s); %llu "
+            "  server        %s, %s: %llu blocks (%s), room for %llu (%s); %llu "
             "questions, %s sent, %s received",
             s->name, s->state, (unsigned long long)s->blocks, size(s->blocks * s->block_bytes, a),
             (unsigned long long)s->free_blocks, size(s->free_blocks * s->block_bytes, b),
@@ -47,12 +47,11 @@ void qyi_remote_print(const struct qyi_cache_report *report, FILE *out)
         return;
     }
     fprintf(out,
-            "  remote        %s on memory servers; steps pulled %llu rows from there and had %llu "
-            "attended to there (%s), read %s in all and wrote %llu blocks (%s), %llu more nobody "
-            "took\n",
-            size(c->remote_bytes, a), (unsigned long long)c->remote_rows_pulled,
-            (unsigned long long)c->remote_rows_pushed, size(c->remote_pushed_bytes, b),
-            size(c->remote_read_bytes, d), (unsigned long long)c->remote_writes,
+            "  remote        %s on memory servers; by steps: %s read (%llu rows pulled), %llu rows "
+            "attended to there (%s), %llu blocks (%s) written, %llu not taken\n",
+            size(c->remote_bytes, a), size(c->remote_read_bytes, b),
+            (unsigned long long)c->remote_rows_pulled, (unsigned long long)c->remote_rows_pushed,
+            size(c->remote_pushed_bytes, d), (unsigned long long)c->remote_writes,
             size(c->remote_written_bytes, e), (unsigned long long)c->remote_failures);
     for (uint32_t i = 0; i < c->servers; i++) {
         struct qy_cache_server server;
@@ -79,7 +78,7 @@ static cJSON *server_json(const struct qy_cache_server *s)
                    {"broken", s->broken},
                    {"corrupt", s->corrupt}};
     cJSON *object = cJSON_CreateObject();
-    cJSON_AddStringToObject(object, "address", s->name);
+    cJSON_AddStringToObject(object, "name", s->name);
     cJSON_AddStringToObject(object, "state", s->state);
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         cJSON_AddNumberToObject(object, numbers[i].name, (double)numbers[i].value);

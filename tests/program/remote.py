@@ -39,7 +39,7 @@ class Remote(Case):
                     self.assertEqual(have["bytes"]["net"],
                                      have["remote"]["written_bytes"] + have["remote"]["read_bytes"])
                     self.assertLessEqual(have["peak_bytes"]["host"], int(host.split("=")[1]))
-                    self.assertEqual([s["address"] for s in have["servers"]], [one.address, other.address])
+                    self.assertEqual([s["name"] for s in have["servers"]], [one.address, other.address])
                     for server in have["servers"]:
                         self.assertEqual(server["state"], "up")
                         self.assertGreater(server["bytes"], 0)
@@ -73,7 +73,7 @@ class Remote(Case):
     def test_what_cannot_be_is_refused(self):
         with Server() as server:
             memory = self.memory(server)
-            self.refused(2, r"net.memory '.*': bench decode --shape keeps its rows in this process", "bench",
+            self.refused(2, r"memory servers: bench decode --shape keeps its rows in this process", "bench",
                          "decode", "--shape", "smollm2-135m", "--context", "64", *memory)
             self.refused(2, r"policy 'exact' reads keys or values to choose", *self.command("--policy", "exact"),
                          *memory)
