@@ -50,6 +50,16 @@ class Remote(Case):
                         self.assertEqual(code, 0, err)
                         self.assertIn("2 peers came", err)
 
+    def test_plans_know_what_servers_cost(self):
+        policy = ("--policy", "quest", "--budget", "24")
+        want = self.json(*self.command(*policy))
+        with Server() as one, Server() as other:
+            memory = (*policy, *self.memory(one, other))
+            host = self.least("cache.host_bytes", "of a step need", *memory)
+            have = self.json(*self.command(*memory), "--set", host, "--set", "plan.mode=auto")
+            self.assertEqual(have["tokens"], want["tokens"])
+            self.assertGreater(have["plan"]["far_row_ns"], 0)
+
     def test_the_host_is_opened_as_a_device_of_the_size_that_it_needs(self):
         policy = ("--policy", "quest", "--budget", "24")
         want = self.json(*self.command(*policy))
