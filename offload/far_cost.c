@@ -176,10 +176,11 @@ enum qy_status qyi_far_cost_measure(struct qy_cache *cache, struct qy_error *err
         return qy_error_set(err, QY_ERR_NOMEM,
                             "cache: out of memory for the trial of memory servers");
     }
-    struct qyi_store_request put = {.op = QYI_STORE_WRITE,
-                                    .data = t.block,
-                                    .bytes = cache->layout.block_bytes,
-                                    .name = {.serial = 1, .generation = ++cache->far.n_named}};
+    struct qyi_store_request put = {
+        .op = QYI_STORE_WRITE,
+        .data = t.block,
+        .bytes = cache->layout.block_bytes,
+        .name = {.serial = cache->far.serials + 1, .generation = ++cache->far.n_named}};
     enum qy_status st = run(cache, &put, 1);
     if (st == QY_OK) {
         st = measure(&t, &costs);

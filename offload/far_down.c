@@ -136,7 +136,7 @@ static void sum_pages(void *arg, uint32_t thread, uint32_t n_threads)
 /* The block's content, for stores that are not this process's own. */
 static struct qyi_store_name name_of(const struct qy_sequence *seq, uint32_t b)
 {
-    return (struct qyi_store_name){.serial = (uint64_t)seq->generation + 1,
+    return (struct qyi_store_name){.serial = seq->cache->far.serials + seq->generation + 1,
                                    .generation = ++seq->cache->far.n_named,
                                    .sequence = seq->slot,
                                    .block = b};

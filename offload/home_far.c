@@ -101,6 +101,7 @@ enum qy_status qyi_home_far_connect(struct qy_cache *cache, struct qy_error *err
     const enum qy_status st = qyi_servers_open(&params, &cache->far.store, err);
 
     if (st == QY_OK) {
+        cache->far.serials = qy_node_now(p->servers->node);
         cache->far.in_lists = cache->far.store->rows_bytes >= cache->layout.row_bytes;
     }
     return st;

@@ -91,6 +91,7 @@ struct qyi_home_far {
     uint8_t *footers;   /* [n_slots][footer_bytes]                     */
     uint64_t *sums;     /* [n_slots * slot_pages]; NULL: the store checks what it reads */
     uint64_t n_named;   /* blocks that were written: each has a generation of its own */
+    uint64_t serials;   /* above those of caches that the process had before: theirs are below */
     uint32_t low_water; /* frames that are to be free after a step      */
     struct qyi_far_write writes[QYI_FAR_WRITES];
     struct qyi_far_rows rows[QY_MICRO_BATCHES];

@@ -166,6 +166,20 @@ enum qy_status qyi_servers_reserve(struct qyi_store *store, uint32_t n_slots, st
     return QY_OK;
 }
 
+/* Is a server there that was not told of all blocks that are of no use any more? */
+static int has_drops(const struct qyi_servers *s)
+{
+    for (uint32_t i = 0; i < s->params.n; i++) {
+        const struct qyi_server *v = &s->servers[i];
+
+        if (v->n_drops > 0 && v->incarnation != 0 && qy_peer_state(v->peer) == QY_PEER_UP &&
+            qy_peer_incarnation(v->peer) == v->incarnation) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
 void qyi_servers_close(struct qyi_store *store)
 {
     struct qyi_servers *s = (struct qyi_servers *)(void *)store;
@@ -173,9 +187,9 @@ void qyi_servers_close(struct qyi_store *store)
     while (store->ops->reset(store, UINT64_MAX) != QY_OK) {
         /* what is under way names memory of the caller's */
     }
-    while (qyi_servers_are_busy(s, 1)) { /* ends: questions have deadlines */
+    qyi_messages_poll(s);
+    while (qyi_servers_are_busy(s, 1) || has_drops(s)) { /* ends: questions have deadlines */
         qy_node_wait(s->params.node, UINT64_MAX);
-        (void)qy_node_progress(s->params.node);
         qyi_messages_poll(s);
     }
     for (uint32_t i = 0; i < s->params.n; i++) {

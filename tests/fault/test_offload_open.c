@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* qy_cache_open when the n-th allocation fails: a status with a text, and nothing leaked. */
 #include "tests/unit/offload/probe.h"
+#include "tests/unit/offload/rig_servers.h"
 
 #include "tests/support/fail_alloc.h"
 
@@ -61,10 +62,25 @@ static void open_survives_every_failing_allocation(void **state)
                                                            .home_codec = "4bit+1:f16"});
 }
 
+/* With the trial of what pushes to servers cost. */
+static void open_on_servers_survives_every_failing_allocation(void **state)
+{
+    struct rig_options o = rig_disk_base;
+    struct rig_servers servers;
+    (void)state;
+
+    o.plan = QY_PLAN_AUTO;
+    rig_servers_open(&servers, 2, 1, 8 << 20);
+    o = rig_on_servers(&o, &servers);
+    survive_every_failing_allocation(&o);
+    rig_servers_close(&servers);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(open_survives_every_failing_allocation),
+        cmocka_unit_test(open_on_servers_survives_every_failing_allocation),
     };
     return cmocka_run_group_tests_name("fault.offload.open", tests, NULL, NULL);
 }

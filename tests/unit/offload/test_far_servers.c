@@ -9,7 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void expect_same(const struct rig_options *options, const char *what)
+/* With `first` to `last` servers. */
+static void expect_same(const struct rig_options *options, const char *what, uint32_t first,
+                        uint32_t last)
 {
     float *want = malloc(RIG_DISK_FLOATS * sizeof(float));
     float *have = malloc(RIG_DISK_FLOATS * sizeof(float));
@@ -18,7 +20,7 @@ static void expect_same(const struct rig_options *options, const char *what)
 
     assert_true(want && have);
     rig_disk_reference(options, want);
-    for (uint32_t n = 1; n <= RIG_SERVERS; n++) {
+    for (uint32_t n = first; n <= last; n++) {
         struct rig_servers servers;
         struct qy_cache_stats stats;
 
@@ -48,14 +50,17 @@ static void expect_same(const struct rig_options *options, const char *what)
 
 static void servers_give_the_bits_of_memory(void **state)
 {
-    static const char *const policies[] = {"quest", "dense", "window"};
+    static const struct {
+        const char *policy;
+        uint32_t first, last;
+    } cases[] = {{"quest", 1, RIG_SERVERS}, {"dense", 2, 2}, {"window", 3, 3}};
     (void)state;
 
     for (int i = 0; i < 3; i++) {
         struct rig_options o = rig_disk_base;
 
-        o.policy = policies[i];
-        expect_same(&o, policies[i]);
+        o.policy = cases[i].policy;
+        expect_same(&o, cases[i].policy, cases[i].first, cases[i].last);
     }
 }
 
@@ -66,7 +71,41 @@ static void servers_hold_coded_rows(void **state)
 
     o.policy = "window";
     o.home_codec = "8bit";
-    expect_same(&o, "8bit");
+    expect_same(&o, "8bit", 2, 2);
+}
+
+/* Caches that a process has one after another: what the first left at servers is nothing to the second. */
+static void caches_one_after_another_keep_apart(void **state)
+{
+    const struct rig_options base = rig_disk_base;
+    struct rig_servers servers;
+    (void)state;
+
+    rig_servers_open(&servers, 2, 1, 8 << 20);
+    const struct rig_options o = rig_on_servers(&base, &servers);
+    for (uint32_t stream = 1; stream <= 3; stream++) {
+        struct rig rig;
+
+        rig_open(&rig, &o);
+        struct qy_sequence *seq = rig_sequence(&rig);
+        rig_prefill(&rig, seq, stream, 300, 64, NULL);
+        for (uint32_t i = 0; i < 4; i++) {
+            rig_servers_pass(&servers);
+            rig_prefill(&rig, seq, stream, 5, 64, NULL);
+        }
+        assert_true(seq->n_down > 4);
+        rig_verify(seq);
+        if (stream > 1) { /* one is left as it is */
+            qy_sequence_close(seq);
+        }
+        rig_close(&rig);
+        struct qy_memory_stats stats[2];
+        qy_memory_stats(servers.memories[0], &stats[0]);
+        qy_memory_stats(servers.memories[1], &stats[1]);
+        assert_true(stream == 1 || (stats[0].blocks_free == stats[0].blocks_total &&
+                                    stats[1].blocks_free == stats[1].blocks_total));
+    }
+    rig_servers_close(&servers);
 }
 
 /* Blocks of a sequence that only one server had, which died: its steps fail and say so; others go on. */
@@ -229,7 +268,7 @@ static void deterministic_pushes_keep_the_bits(void **state)
 
     o.deterministic = 1;
     o.plan = QY_PLAN_PUSH;
-    expect_same(&o, "push");
+    expect_same(&o, "push", 2, RIG_SERVERS);
 }
 
 /* A trial at open tells what rows on servers cost, and leaves nothing there; plans go by it. */
@@ -358,6 +397,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(servers_give_the_bits_of_memory),
         cmocka_unit_test(servers_hold_coded_rows),
+        cmocka_unit_test(caches_one_after_another_keep_apart),
         cmocka_unit_test(step_fails_when_nobody_has_its_rows),
         cmocka_unit_test(copies_stand_in_for_a_dead_server),
         cmocka_unit_test(servers_attend_to_what_is_pushed),
