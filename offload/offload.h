@@ -326,6 +326,7 @@ void qy_cache_stats(const struct qy_cache *cache, struct qy_cache_stats *stats);
 struct qy_cache_server {
     const char *name;  /* of its peer; borrowed until close                          */
     const char *state; /* "up", or as net calls it (net/net.h)                        */
+    int draining;      /* 1: it is about to end, and takes no more     */
     uint64_t block_bytes;
     uint64_t blocks, free_blocks; /* by its last answer: of this cache; for anybody   */
     /* Since open: a reset leaves them. */

@@ -52,6 +52,7 @@ QY_MUST enum qy_status qyi_servers_reserve(struct qyi_store *store, uint32_t n_s
 struct qyi_servers_stats {
     uint64_t blocks; /* that a server holds now, by its last answer   */
     uint64_t free_blocks;
+    int draining; /* it said that it is about to end */
     uint64_t puts, questions;
     uint64_t again; /* ranges that were asked of another copy        */
 };

@@ -224,6 +224,7 @@ void qyi_servers_stats(const struct qyi_store *store, uint32_t i, struct qyi_ser
     *stats = s->servers[i].stats;
     stats->blocks = s->servers[i].held_blocks;
     stats->free_blocks = s->servers[i].free_blocks;
+    stats->draining = s->servers[i].draining;
 }
 
 uint32_t qyi_servers_count(const struct qyi_store *store)

@@ -121,6 +121,7 @@ void qy_cache_server(const struct qy_cache *cache, uint32_t i, struct qy_cache_s
     qy_peer_stats(peer, &peers);
     *server = (struct qy_cache_server){.name = qy_peer_name(peer),
                                        .state = qy_peer_state_name(qy_peer_state(peer)),
+                                       .draining = counts.draining,
                                        .block_bytes = cache->layout.block_bytes,
                                        .blocks = counts.blocks,
                                        .free_blocks = counts.free_blocks,

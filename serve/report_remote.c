@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What lay on memory servers and what moved there and back, in all and server by server; as text and as
  * JSON. */
+#include <string.h>
+
 #include "serve/serve.h"
 
 static const char *size(uint64_t bytes, char text[32])
@@ -20,15 +22,29 @@ static void print_trouble(const struct qy_cache_server *s, FILE *out)
     }
 }
 
+/* What it holds; of one that is away, what it held when it was last heard. */
+static void print_held(const struct qy_cache_server *s, FILE *out)
+{
+    char a[32], b[32];
+    const unsigned long long blocks = s->blocks, room = s->free_blocks;
+    size(s->blocks * s->block_bytes, a);
+    if (strcmp(s->state, "up") != 0) {
+        fprintf(out, "%s: had %llu blocks (%s) when it was last heard", s->state, blocks, a);
+    } else if (s->draining) {
+        fprintf(out, "up, about to end: %llu blocks (%s), takes no more", blocks, a);
+    } else {
+        fprintf(out, "up: %llu blocks (%s), room for %llu (%s)", blocks, a, room,
+                size(s->free_blocks * s->block_bytes, b));
+    }
+}
+
 static void print_server(const struct qy_cache_server *s, FILE *out)
 {
-    char a[32], b[32], c[32], d[32];
-    fprintf(out,
-            "  server        %s, %s: %llu blocks (%s), room for %llu (%s); %llu "
-            "questions, %s sent, %s received",
-            s->name, s->state, (unsigned long long)s->blocks, size(s->blocks * s->block_bytes, a),
-            (unsigned long long)s->free_blocks, size(s->free_blocks * s->block_bytes, b),
-            (unsigned long long)s->questions, size(s->sent_bytes, c), size(s->received_bytes, d));
+    char a[32], b[32];
+    fprintf(out, "  server        %s, ", s->name);
+    print_held(s, out);
+    fprintf(out, "; %llu questions, %s sent, %s received", (unsigned long long)s->questions,
+            size(s->sent_bytes, a), size(s->received_bytes, b));
     print_trouble(s, out);
     fputc('\n', out);
 }
@@ -80,6 +96,7 @@ static cJSON *server_json(const struct qy_cache_server *s)
     cJSON *object = cJSON_CreateObject();
     cJSON_AddStringToObject(object, "name", s->name);
     cJSON_AddStringToObject(object, "state", s->state);
+    cJSON_AddBoolToObject(object, "draining", s->draining);
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         cJSON_AddNumberToObject(object, numbers[i].name, (double)numbers[i].value);
     }

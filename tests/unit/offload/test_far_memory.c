@@ -66,7 +66,7 @@ static void expect_servers_told(struct rig *rig, uint64_t n)
  * cache.host_bytes, and nothing is taken that was not taken at open. */
 static void frames_stay_under_host_bytes(void **state)
 {
-    enum { TOKENS = 1600 };
+    enum { TOKENS = 860 };
     struct rig_options o = rig_disk_base;
     struct rig_servers servers;
     struct qy_cache_stats stats;
@@ -74,6 +74,7 @@ static void frames_stay_under_host_bytes(void **state)
     struct rig rig;
     (void)state;
 
+    o.max_sequences = 1;
     o.max_tokens = TOKENS + 20;
     rig_servers_open(&servers, 2, 1, 8 << 20);
     o = rig_on_servers(&o, &servers);
