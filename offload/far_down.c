@@ -360,6 +360,9 @@ void qyi_home_far_forget(struct qy_sequence *seq, uint32_t b)
         return;
     }
     qyi_home_far_keep(seq, b);
+    if (d->nobody.seq == seq && d->nobody.block == b) {
+        d->nobody.seq = NULL;
+    }
     if (d->slots[id] != 0) {
         give_slot(d, d->slots[id] - 1);
         d->slots[id] = 0;

@@ -379,7 +379,7 @@ enum qy_status qyi_far_push_answer(struct qy_cache *cache)
             st = stand_in(cache, q, i);
         } else if (error != 0) {
             st = qyi_home_far_failed(cache, QY_ERR_DEVICE, q->seqs[i], q->blocks[i],
-                                     strerror(error));
+                                     qyi_home_far_why(cache, q->seqs[i], q->blocks[i], error));
         }
     }
     q->n = 0;

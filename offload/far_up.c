@@ -87,10 +87,11 @@ enum qy_status qyi_far_reads_wait(struct qy_cache *cache, struct qyi_far_reads *
                reads->requests[bad].done == reads->requests[bad].bytes) {
             bad++;
         }
-        return qyi_home_far_failed(cache, st, reads->seqs[bad], reads->blocks[bad],
-                                   st == QY_ERR_TIMEOUT
-                                       ? "not read within cache.copy_timeout_ms; try again"
-                                       : strerror(reads->requests[bad].error));
+        return qyi_home_far_failed(
+            cache, st, reads->seqs[bad], reads->blocks[bad],
+            st == QY_ERR_TIMEOUT ? "not read within cache.copy_timeout_ms; try again"
+                                 : qyi_home_far_why(cache, reads->seqs[bad], reads->blocks[bad],
+                                                    reads->requests[bad].error));
     }
     for (uint32_t i = 0; st == QY_OK && i < reads->n; i++) {
         st = check_pages(cache, reads, i);

@@ -295,8 +295,10 @@ enum qy_status qyi_home_far_open(struct qy_cache *cache, uint32_t n_slots, struc
     d->low_water = step < frames / 4 ? step : frames / 4;
     d->low_water += d->low_water == 0;
     if (remote) {
-        /* a server that is away is waited for: three timeouts, and that of a question before */
-        const uint64_t least = 5 * cache->params.servers->timeout_ns;
+        /* chosen: a read asks each server that has a copy in turn, a timeout each; the last one is waited
+         * for until it counts as gone, after three more; and a timeout to spare */
+        const uint64_t least =
+            (4 + (uint64_t)cache->params.servers->copies) * cache->params.servers->timeout_ns;
 
         d->timeout_ns = d->timeout_ns > least ? d->timeout_ns : least;
         d->low_water = frames; /* blocks leave as soon as they may: their home is there */

@@ -106,6 +106,11 @@ struct qyi_home_far {
     uint64_t write_failures;        /* blocks that stayed in host memory because of one         */
     uint64_t timeout_ns;
     char fault[256]; /* what failed last, in words */
+    /* What the last read that nobody could answer was of; seq NULL: none since the step began. */
+    struct {
+        const struct qy_sequence *seq;
+        uint32_t block;
+    } nobody;
 };
 
 /* home_far.c: are blocks to go to memory servers? */
@@ -138,6 +143,12 @@ struct qyi_footer *qyi_home_far_footer(const struct qy_sequence *seq, uint32_t b
 /* Writes cache.fault, and returns status: of a read of a sequence's block. */
 enum qy_status qyi_home_far_failed(struct qy_cache *cache, enum qy_status status,
                                    const struct qy_sequence *seq, uint32_t block, const char *why);
+
+/* far_lost.c: why a read failed (errno), in words; where nobody holds the block, it is noted. [noalloc] */
+const char *qyi_home_far_why(struct qy_cache *cache, const struct qy_sequence *seq, uint32_t block,
+                             int error);
+/* The error of a step that finds no room for `need` blocks, with the numbers of all places. QY_AGAIN. */
+enum qy_status qyi_home_far_full(const struct qy_cache *cache, uint64_t need, struct qy_error *err);
 
 /* far_down.c: n frames and ids for new blocks. Without a disk tier a look; with one, blocks are written
  * down and waited for. QY_AGAIN: not so many can be had. [noalloc] */

@@ -257,6 +257,18 @@ void qy_step_abort(struct qy_cache *cache);
 enum { QY_FAILURE_BYTES = 400 }; /* enough for any */
 const char *qy_step_failure(const struct qy_cache *cache, char *text, size_t bytes);
 int qy_sequence_failed(const struct qy_sequence *seq); /* 1: it was one of them */
+/* Blocks of a sequence that nobody holds any more, because memory servers are gone. */
+struct qy_lost {
+    uint32_t
+        first_token; /* of the first of them: from here on the sequence must be computed again */
+    uint32_t n_blocks;
+    uint64_t servers; /* bit i: qy_cache_servers.peers[i] held one of them */
+};
+/* After a step, a cut or a copy that failed with QY_ERR_DEVICE: is that why? 1, and *lost is written: cut
+ * the sequence to first_token, which needs none of them, and add its tokens again (qy_model_replay); the
+ * token ids must be taken before the cut. 0: no, and *lost is not touched. What a server held that is
+ * away for less than three timeouts is not lost. [owner] [noalloc] */
+int qy_sequence_lost(const struct qy_sequence *seq, struct qy_lost *lost);
 
 /* ---- what happened --------------------------------------------------------------------------- */
 

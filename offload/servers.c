@@ -54,6 +54,9 @@ static int start_write(struct qyi_servers *s, struct qyi_store_request *r)
             return r->left > 0;
         }
     }
+    if (r->left == 0 && place->n == 0 && qyi_place_may_take(s, r->tried)) {
+        return 0;
+    }
     if (r->left == 0 && place->n == 0) {
         qyi_store_finish(&s->counts, r, ENOSPC); /* nobody is there, or all are full */
     } else if (r->left == 0) {
@@ -250,5 +253,6 @@ const struct qyi_store_ops qyi_servers_ops = {.submit = servers_submit,
                                               .reset = servers_reset,
                                               .release = servers_release,
                                               .where = qyi_servers_where,
+                                              .lost = qyi_servers_lost,
                                               .stats = servers_counts,
                                               .close = qyi_servers_close};

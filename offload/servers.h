@@ -4,6 +4,7 @@
  *
  *   write   to as many servers as there are to be copies: in turn along a sequence, from a place of its
  *           own, past servers that are full. Done when all have answered and one at least has it.
+ *           Where nobody takes it, a server that is LOST is waited for.
  *   read    ranges of blocks, or rows of one layer, of the same server travel together as one question
  *           (remote_wire.h), and come back in one answer: straight into their places where these follow
  *           each other. A server that fails is passed over for the next copy.
@@ -45,6 +46,9 @@ QY_MUST enum qy_status qyi_servers_open(const struct qyi_servers_params *params,
                                         struct qyi_store **store, struct qy_error *err);
 /* Blocks that all servers together had room for when they were last heard, copies counted once. */
 uint64_t qyi_servers_room(const struct qyi_store *store);
+/* Servers that take blocks now, or would if they were not full; *room: copies of blocks that they have
+ * room for. */
+uint32_t qyi_servers_present(const struct qyi_store *store, uint64_t *room);
 /* Slots that may be named from now on: 0 .. n - 1. Before the first batch. [setup] [alloc] */
 QY_MUST enum qy_status qyi_servers_reserve(struct qyi_store *store, uint32_t n_slots,
                                            struct qy_error *err);

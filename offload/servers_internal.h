@@ -116,4 +116,10 @@ uint32_t qyi_servers_where(const struct qyi_store *store, uint32_t slot);
 uint32_t qyi_place_readable(const struct qyi_servers *s, const struct qyi_place *place,
                             uint64_t tried, int *may_come);
 
+/* servers_lost.c */
+/* Nobody takes a block now (qyi_place_choose): may a server that was not `tried` when it is back? */
+int qyi_place_may_take(const struct qyi_servers *s, uint64_t tried);
+/* As qyi_store_lost. */
+int qyi_servers_lost(const struct qyi_store *store, uint32_t slot, uint64_t *servers);
+
 #endif

@@ -126,12 +126,16 @@ static void settle_put(struct qyi_servers *s, struct qyi_servers_message *m, uin
         place->copies[place->n++] = (struct qyi_copy){.server = m->server, .epoch = m->epoch};
         v->stats.puts++;
     }
+    if (m->request.status == QY_ERR_TIMEOUT || m->request.status == QY_ERR_PEER) {
+        r->tried &= ~((uint64_t)1 << m->server); /* it may be back */
+    }
     if (--r->left > 0) {
         return;
     }
     /* Another server is tried while there are others; then what there is must do. */
     if (place->n < s->params.copies && !s->resetting &&
-        qyi_place_choose(s, place, r->tried) != UINT32_MAX) {
+        (qyi_place_choose(s, place, r->tried) != UINT32_MAX ||
+         (place->n == 0 && qyi_place_may_take(s, r->tried)))) {
         qyi_store_queue_put(&s->waiting, r);
         return;
     }

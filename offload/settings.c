@@ -198,7 +198,9 @@ const struct qy_setting qy_cache_setting_rows[] = {
         .min = 1,
         .max = 86400000,
         .unit = "ms",
-        .help = "a copy between home and a discrete device that takes longer has failed",
+        .help =
+            "a copy between home and a discrete device that takes longer has failed; reads from "
+            "memory servers may take at least 4 + net.replicas times net.timeout_ms",
         .offset = offsetof(struct qy_cache_settings, copy_timeout_ms),
     },
     {

@@ -30,9 +30,9 @@ static enum qy_status check_slice(const struct qy_cache *cache, const struct qy_
     }
     if (!qyi_home_far_is_whole(seq)) {
         return qy_error_set(err, QY_ERR_DEVICE,
-                            "step: the last blocks of sequence %u could not be read from the disk "
-                            "when it was cut; cut it again, or close it",
-                            seq->slot);
+                            "step: the last blocks of sequence %u could not be read (%s) when it "
+                            "was cut; cut it again, or close it",
+                            seq->slot, cache->far.store->word);
     }
     if (slice->n_tokens > cache->params.max_tokens - seq->n_tokens) {
         return qy_error_set(err, QY_ERR_INVALID,
@@ -103,13 +103,7 @@ static enum qy_status reserve_slices(struct qy_cache *cache, const struct qy_ste
         slices[i].seq->in_step = 0;
     }
     if (st == QY_AGAIN && cache->far.store) {
-        return qy_error_set(err, QY_AGAIN,
-                            "step: %llu more blocks are needed; %u of %u are free in host memory, "
-                            "%u of %u on the disk (%llu writes failed); close or truncate a "
-                            "sequence, or raise cache.host_bytes or cache.disk_bytes",
-                            (unsigned long long)need, qy_pool_free_count(cache->home.pool),
-                            qy_pool_total(cache->home.pool), cache->far.n_free, cache->far.n_slots,
-                            (unsigned long long)cache->far.write_failures);
+        return qyi_home_far_full(cache, need, err);
     }
     if (st == QY_AGAIN) {
         return qy_error_set(err, QY_AGAIN,
@@ -210,6 +204,7 @@ enum qy_status qy_step_begin(struct qy_cache *cache, const struct qy_step_slice 
                                          : "step: no slices; at least one is accepted");
     }
     cache->far.fault[0] = '\0';
+    cache->far.nobody.seq = NULL;
     enum qy_status st = check_slices(cache, slices, n_slices, err);
     if (st != QY_OK) {
         return st;

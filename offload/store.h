@@ -89,6 +89,7 @@ struct qyi_store_ops {
     QY_MUST enum qy_status (*reset)(struct qyi_store *store, uint64_t timeout_ns);
     void (*release)(struct qyi_store *store, uint32_t slot);         /* NULL: nothing to do */
     uint32_t (*where)(const struct qyi_store *store, uint32_t slot); /* NULL: there are no places */
+    int (*lost)(const struct qyi_store *store, uint32_t slot, uint64_t *servers); /* NULL: never */
     struct qyi_store_stats *(*stats)(struct qyi_store *store);
     void (*close)(struct qyi_store *store);
 };
@@ -154,6 +155,14 @@ static inline void qyi_store_release(struct qyi_store *store, uint32_t slot)
 static inline uint32_t qyi_store_where(const struct qyi_store *store, uint32_t slot)
 {
     return store->ops->where ? store->ops->where(store, slot) : UINT32_MAX;
+}
+
+/* Of a slot that was written: 1: what it held is nowhere any more, and will not come back by waiting.
+ * *servers: bit i, server i was to hold it; written either way. [owner] [noalloc] */
+static inline int qyi_store_lost(const struct qyi_store *store, uint32_t slot, uint64_t *servers)
+{
+    *servers = 0;
+    return store->ops->lost && store->ops->lost(store, slot, servers);
 }
 
 /* What stores have in common (store.c). A request behind all others; the first, off the queue, or NULL.

@@ -146,6 +146,44 @@ static void server_that_comes_back_in_time_is_waited_for(void **state)
     }
 }
 
+/* Nobody is there to take a block: who is away is waited for until it is GONE. */
+static void write_that_nobody_takes_waits_for_who_may_be_back(void **state)
+{
+    (void)state;
+    for (int comes_back = 0; comes_back <= 1; comes_back++) {
+        struct qyi_store_request request;
+        struct qyi_store_batch batch = {.requests = &request, .n = 1};
+
+        servers_bed_open(&bed, 48, 1, &usual);
+        request = servers_write(&bed, 0);
+        for (uint32_t i = 0; i < SERVERS; i++) {
+            assert_int_equal(qy_fabric_happens(bed.fabric, servers_address(i), QY_FABRIC_STOP),
+                             QY_OK);
+        }
+        assert_int_equal(qyi_store_submit(bed.store, &batch), QY_OK);
+        for (uint32_t i = 0; i < SERVERS; i++) {
+            while (qy_peer_state(bed.peers[i]) == QY_PEER_UP) {
+                qyi_store_poll(bed.store);
+                qy_node_wait(bed.node, UINT64_MAX);
+            }
+        }
+        qyi_store_poll(bed.store);
+        assert_int_equal(batch.n_left, 1);
+        if (comes_back) {
+            assert_int_equal(qy_fabric_happens(bed.fabric, "s1", QY_FABRIC_RESUME), QY_OK);
+        }
+        assert_int_equal(qyi_store_wait(bed.store, &batch, (uint64_t)100 * TIMEOUT),
+                         comes_back ? QY_OK : QY_ERR_DEVICE);
+        assert_int_equal(request.error, comes_back ? 0 : ENOSPC);
+        assert_int_equal(servers_held(&bed, 1), comes_back);
+        for (uint32_t i = 0; i < SERVERS; i++) {
+            assert_int_equal(qy_fabric_happens(bed.fabric, servers_address(i), QY_FABRIC_RESUME),
+                             QY_OK);
+        }
+        servers_bed_close(&bed);
+    }
+}
+
 static void reset_gives_up_what_is_under_way(void **state)
 {
     static const uint32_t id = 3 * MR_TOKENS;
@@ -258,6 +296,7 @@ int main(void)
         cmocka_unit_test(copies_serve_when_a_server_dies),
         cmocka_unit_test(what_nobody_has_any_more_is_said_at_once),
         cmocka_unit_test(server_that_comes_back_in_time_is_waited_for),
+        cmocka_unit_test(write_that_nobody_takes_waits_for_who_may_be_back),
         cmocka_unit_test(reset_gives_up_what_is_under_way),
         cmocka_unit_test(wrong_requests_are_refused),
         cmocka_unit_test(no_wrong_byte_whatever_happens),
