@@ -255,6 +255,14 @@ QY_MUST enum qy_status qy_model_recompute(struct qy_model *model, struct qy_cach
                                           struct qy_sequence *seq, uint32_t first,
                                           struct qy_error *err);
 
+/* The second half of it: adds the tokens that a sequence once had, from its end on. ids and origins [n] are
+ * those of all of it, as qy_sequence_ids and qy_sequence_origins gave them then; borrowed, and not the
+ * sequence's own. QY_ERR_INVALID: it has more than n, or rows are random: nothing changed. Other failures:
+ * it ends before the step that failed, and may be replayed from there. [owner] [noalloc] */
+QY_MUST enum qy_status qy_model_replay(struct qy_model *model, struct qy_cache *cache,
+                                       struct qy_sequence *seq, const int32_t *ids,
+                                       const uint8_t *origins, uint32_t n, struct qy_error *err);
+
 /* Time of the fixed part of forward passes since the last reset. */
 enum qy_model_stage {
     QY_MODEL_EMBED,

@@ -24,14 +24,20 @@ static uint32_t run_length(const uint8_t *origins, uint32_t at, uint32_t n, uint
     return run > 0 ? run : 1;
 }
 
-/* Feeds ids [n], of which the sequence has `at` already. */
-static enum qy_status feed(struct qy_model *model, struct qy_cache *cache, struct qy_sequence *seq,
-                           const int32_t *ids, const uint8_t *origins, uint32_t n,
-                           struct qy_error *err)
+enum qy_status qy_model_replay(struct qy_model *model, struct qy_cache *cache,
+                               struct qy_sequence *seq, const int32_t *ids, const uint8_t *origins,
+                               uint32_t n, struct qy_error *err)
 {
+    const uint32_t first = qy_sequence_tokens(seq);
     enum qy_status st = QY_OK;
 
-    for (uint32_t at = 0; st == QY_OK && at < n;) {
+    if (first > n || memchr(origins + first, QY_TOKEN_RANDOM, n - first) != NULL) {
+        return qy_error_set(err, QY_ERR_INVALID,
+                            "recompute: token %u of %u; its rows must come from token ids, not be "
+                            "random",
+                            first, n);
+    }
+    for (uint32_t at = first; st == QY_OK && at < n;) {
         const uint32_t take = run_length(origins, at, n, model->params.max_step_tokens);
         const struct qy_step_slice slice = {
             .seq = seq,
@@ -49,16 +55,14 @@ enum qy_status qy_model_recompute(struct qy_model *model, struct qy_cache *cache
                                   struct qy_sequence *seq, uint32_t first, struct qy_error *err)
 {
     const struct qy_allocator *mem = &model->params.rt->mem;
-    const uint32_t n_tokens = qy_sequence_tokens(seq);
+    const uint32_t n = qy_sequence_tokens(seq);
 
-    if (first > n_tokens ||
-        memchr(qy_sequence_origins(seq) + first, QY_TOKEN_RANDOM, n_tokens - first) != NULL) {
+    if (first > n || memchr(qy_sequence_origins(seq) + first, QY_TOKEN_RANDOM, n - first) != NULL) {
         return qy_error_set(err, QY_ERR_INVALID,
                             "recompute: token %u of %u; its rows must come from token ids, not be "
                             "random",
-                            first, n_tokens);
+                            first, n);
     }
-    const uint32_t n = n_tokens - first;
     int32_t *ids = qy_alloc_zero(mem, (size_t)n * sizeof *ids + 1);
     uint8_t *origins = qy_alloc_zero(mem, (size_t)n + 1);
     enum qy_status st = QY_OK;
@@ -66,8 +70,8 @@ enum qy_status qy_model_recompute(struct qy_model *model, struct qy_cache *cache
         st = qy_error_set(err, QY_ERR_NOMEM, "recompute: out of memory for %u token ids", n);
     }
     if (st == QY_OK) {
-        memcpy(ids, qy_sequence_ids(seq) + first, n * sizeof *ids);
-        memcpy(origins, qy_sequence_origins(seq) + first, n);
+        memcpy(ids, qy_sequence_ids(seq), n * sizeof *ids);
+        memcpy(origins, qy_sequence_origins(seq), n);
         st = qy_sequence_truncate(seq, first);
         if (st != QY_OK) {
             st = qy_error_set(err, st, "recompute: the sequence could not be cut at token %u: %s",
@@ -75,7 +79,7 @@ enum qy_status qy_model_recompute(struct qy_model *model, struct qy_cache *cache
         }
     }
     if (st == QY_OK) {
-        st = feed(model, cache, seq, ids, origins, n, err);
+        st = qy_model_replay(model, cache, seq, ids, origins, n, err);
     }
     qy_free(mem, origins);
     qy_free(mem, ids);

@@ -87,11 +87,7 @@ static enum qy_status forward(struct qyi_engine *engine, struct qy_sequence *seq
 {
     const struct qy_step_slice slice = {.seq = seq, .n_tokens = 1, .ids = &id, .mode = mode};
     const uint32_t row = 0;
-    enum qy_status st = qyi_engine_check(engine, &seq, 1, err);
-    if (st != QY_OK) {
-        return st;
-    }
-    st = qy_model_forward(engine->model, engine->cache, &slice, 1, &row, 1, engine->logits, err);
+    const enum qy_status st = qyi_engine_forward(engine, &slice, 1, &row, 1, err);
     return st == QY_AGAIN ? qy_error_set(err, QY_ERR_NOMEM,
                                          "cache full at %u tokens; raise cache.host_bytes or --ctx",
                                          qy_sequence_tokens(seq))

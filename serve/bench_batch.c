@@ -43,7 +43,8 @@ static enum qy_status fill_all(struct qyi_bench_batch *b, struct qy_error *err)
         st = fill_first(b, err);
     }
     for (uint64_t i = 1; st == QY_OK && i < batch; i++) {
-        if (qy_sequence_copy(b->seqs[i], b->seqs[0]) != QY_OK) {
+        st = qyi_engine_copy(&b->engine, b->seqs[i], b->seqs[0], err);
+        if (st == QY_AGAIN) {
             st = qy_error_set(
                 err, QY_ERR_NOMEM,
                 "cache: room for %llu of %llu sequences; raise cache.host_bytes or lower "
@@ -95,11 +96,7 @@ enum qy_status qyi_bench_batch_step(void *data, uint64_t *ns, struct qy_error *e
             .seq = b->seqs[i], .n_tokens = 1, .ids = &b->next[i], .mode = QY_ATTEND_POLICY};
         rows[i] = i;
     }
-    enum qy_status st = qyi_engine_check(&b->engine, b->seqs, batch, err);
-    if (st == QY_OK) {
-        st = qy_model_forward(b->engine.model, b->engine.cache, slices, batch, rows, batch,
-                              b->engine.logits, err);
-    }
+    const enum qy_status st = qyi_engine_forward(&b->engine, slices, batch, rows, batch, err);
     *ns = qy_clock_ns() - begin;
     return st;
 }

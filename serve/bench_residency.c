@@ -91,6 +91,7 @@ static enum qy_status decode(struct residency *b, struct qy_error *err)
         const int32_t *next = &b->text[(args->context + r->step) % b->n_text];
         const struct qy_step_slice slice = {
             .seq = b->seq, .n_tokens = 1, .ids = next, .mode = QY_ATTEND_POLICY};
+        /* not qyi_engine_forward: what it takes again would be counted twice */
         st = qy_model_forward(b->engine.model, b->engine.cache, &slice, 1, &row, 1,
                               b->engine.logits, err);
         if (st == QY_OK && r->failed) {

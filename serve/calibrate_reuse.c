@@ -69,6 +69,7 @@ static enum qy_status read_text(struct learner *l, const char *path, uint64_t co
             .seq = seq, .n_tokens = 1, .ids = &ids[context + i], .mode = QY_ATTEND_POLICY};
         l->n_tokens = (uint32_t)context + i + 1;
         qyi_agreement_step(&l->agreement);
+        /* not qyi_engine_forward: what it takes again would be counted twice */
         st =
             qy_model_forward(engine->model, engine->cache, &slice, 1, &row, 1, engine->logits, err);
     }

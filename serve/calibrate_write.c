@@ -43,8 +43,7 @@ static enum qy_status write_step(struct qyi_engine *engine, struct writers *writ
 {
     const uint32_t n_vocab = qy_model_info(engine->model)->n_vocab;
     const enum qy_status st =
-        qy_model_forward(engine->model, engine->cache, writers->slice, QYI_WRITERS, writers->row,
-                         QYI_WRITERS, engine->logits, err);
+        qyi_engine_forward(engine, writers->slice, QYI_WRITERS, writers->row, QYI_WRITERS, err);
     if (st != QY_OK) {
         return st == QY_AGAIN
                    ? qy_error_set(err, QY_ERR_NOMEM, "calibrate: no room for the text to write")

@@ -87,10 +87,13 @@ enum qy_status qyi_compare(struct qyi_engine *engine, const struct qyi_prompt *p
     if (st == QY_OK) {
         st = qyi_prompt_prefill(engine, first, prompt, &report.prefill_ns, err);
     }
-    if (st == QY_OK && qy_sequence_copy(second, first) != QY_OK) {
-        st = qy_error_set(err, QY_ERR_NOMEM,
-                          "--compare: no room for two copies of %zu tokens; raise cache.host_bytes",
-                          prompt->n);
+    if (st == QY_OK) {
+        st = qyi_engine_copy(engine, second, first, err);
+        st = st != QY_AGAIN ? st
+                            : qy_error_set(err, QY_ERR_NOMEM,
+                                           "--compare: no room for two copies of %zu tokens; raise "
+                                           "cache.host_bytes",
+                                           prompt->n);
     }
     const int32_t last = prompt->ids[prompt->n - 1];
     if (st == QY_OK) {

@@ -89,7 +89,7 @@ static enum qy_status turn(struct talk *talk, const char *line, size_t bytes, st
         }
     }
     if (st == QY_OK && qyi_interrupted() && answer.n == 0) { /* nothing was said: take it back */
-        st = qy_sequence_truncate(talk->seq, have);
+        st = qyi_engine_truncate(engine, talk->seq, have, err);
     } else if (st == QY_OK) {
         talk->first = 0;
         talk->file_bytes = 0;

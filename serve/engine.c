@@ -204,11 +204,7 @@ enum qy_status qyi_engine_prefill(struct qyi_engine *engine, struct qy_sequence 
             .seq = seq, .n_tokens = (uint32_t)take, .ids = ids + at, .mode = QY_ATTEND_DENSE};
         const uint32_t last = (uint32_t)take - 1;
         const int logits = want_logits && at + take == n;
-        enum qy_status st = qyi_engine_check(engine, &seq, 1, err);
-        if (st == QY_OK) {
-            st = qy_model_forward(engine->model, engine->cache, &slice, 1, &last, logits ? 1 : 0,
-                                  engine->logits, err);
-        }
+        enum qy_status st = qyi_engine_forward(engine, &slice, 1, &last, logits ? 1 : 0, err);
         if (st == QY_AGAIN) {
             struct qy_cache_stats stats;
             qy_cache_stats(engine->cache, &stats);

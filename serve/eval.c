@@ -59,11 +59,13 @@ enum qy_status qyi_eval_read(struct qyi_eval *eval, const int32_t *ids, size_t n
         return st;
     }
     qyi_progress_end(&progress, *done);
-    if (*done == n && qy_sequence_copy(eval->policy, eval->dense) != QY_OK) {
-        return qy_error_set(err, QY_ERR_NOMEM,
-                            "no room for two copies of %zu tokens; raise cache.host_bytes", n);
+    if (*done == n) {
+        st = qyi_engine_copy(&eval->engine, eval->policy, eval->dense, err);
     }
-    return QY_OK;
+    return st == QY_AGAIN
+               ? qy_error_set(err, QY_ERR_NOMEM,
+                              "no room for two copies of %zu tokens; raise cache.host_bytes", n)
+               : st;
 }
 
 enum qy_status qyi_eval_feed(struct qyi_eval *eval, const int32_t *id, struct qy_error *err)
@@ -72,12 +74,7 @@ enum qy_status qyi_eval_feed(struct qyi_eval *eval, const int32_t *id, struct qy
         {.seq = eval->dense, .n_tokens = 1, .ids = id, .mode = QY_ATTEND_DENSE},
         {.seq = eval->policy, .n_tokens = 1, .ids = id, .mode = QY_ATTEND_POLICY}};
     const uint32_t rows[] = {0, 1};
-    struct qy_sequence *const seqs[] = {eval->dense, eval->policy};
-    enum qy_status st = qyi_engine_check(&eval->engine, seqs, 2, err);
-    if (st == QY_OK) {
-        st = qy_model_forward(eval->engine.model, eval->engine.cache, slices, 2, rows, 2,
-                              eval->engine.logits, err);
-    }
+    const enum qy_status st = qyi_engine_forward(&eval->engine, slices, 2, rows, 2, err);
     return st == QY_AGAIN ? qy_error_set(err, QY_ERR_NOMEM,
                                          "cache full; raise cache.host_bytes or lower --ctx")
                           : st;

@@ -123,11 +123,8 @@ static enum qy_status ask(struct qyi_eval *eval, const struct qyi_eval_text *tex
 /* Back to the context alone. */
 static enum qy_status take_back(struct qyi_eval *eval, size_t n, struct qy_error *err)
 {
-    enum qy_status st = qy_sequence_truncate(eval->dense, (uint32_t)n);
-    if (st == QY_OK) {
-        st = qy_sequence_truncate(eval->policy, (uint32_t)n);
-    }
-    return st == QY_OK ? st : qy_error_set(err, st, "eval: a sequence cannot be cut to %zu", n);
+    const enum qy_status st = qyi_engine_truncate(&eval->engine, eval->dense, (uint32_t)n, err);
+    return st == QY_OK ? qyi_engine_truncate(&eval->engine, eval->policy, (uint32_t)n, err) : st;
 }
 
 static enum qy_status run_text(struct qyi_eval *eval, const struct qyi_eval_text *text,

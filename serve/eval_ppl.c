@@ -95,8 +95,7 @@ static enum qy_status run_dense(struct qyi_eval *eval, struct qyi_eval_result *r
         const uint32_t take = (uint32_t)(n - at < DENSE_CHUNK ? n - at : DENSE_CHUNK);
         const struct qy_step_slice slice = {
             .seq = eval->dense, .n_tokens = take, .ids = ids + at, .mode = QY_ATTEND_DENSE};
-        const enum qy_status st = qy_model_forward(eval->engine.model, eval->engine.cache, &slice,
-                                                   1, rows, take, eval->engine.logits, err);
+        const enum qy_status st = qyi_engine_forward(&eval->engine, &slice, 1, rows, take, err);
         if (st != QY_OK) {
             return st;
         }

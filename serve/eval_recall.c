@@ -49,8 +49,7 @@ static enum qy_status run(struct qyi_eval *eval, struct qyi_eval_result *result,
                                             .n_tokens = 1,
                                             .ids = ids + args->ctx + i,
                                             .mode = QY_ATTEND_POLICY};
-        st =
-            qy_model_forward(eval->engine.model, eval->engine.cache, &slice, 1, NULL, 0, NULL, err);
+        st = qyi_engine_forward(&eval->engine, &slice, 1, NULL, 0, err);
         if (st != QY_OK) {
             return st;
         }

@@ -136,10 +136,14 @@ void qyi_interrupt_install(void);
 
 /* ---- engine -------------------------------------------------------------------------------------- */
 
-/* A sequence of n_tokens that was computed again from its first damaged block on. */
+/* Tokens that were computed again: of one sequence, from a damaged block on; or of all that lost blocks
+ * with memory servers. */
 struct qyi_mended {
-    struct qy_damage damage;
-    uint32_t n_tokens;
+    uint64_t servers;               /* as in struct qy_lost; 0: damage */
+    uint32_t block;                 /* that was damaged                */
+    uint32_t n_blocks, n_sequences; /* that were lost */
+    uint32_t first_token;           /* the lowest     */
+    uint64_t n_tokens, ns;
 };
 enum { QYI_MAX_MENDED = 16 };
 
@@ -196,10 +200,21 @@ QY_MUST enum qy_status qyi_engine_prefill(struct qyi_engine *engine, struct qy_s
                                           struct qyi_progress *progress, size_t *done,
                                           struct qy_error *err);
 
-/* Before a step of these sequences: verifies as much as cache.verify_steps asks for, and computes what
- * was changed again, with one warning. QY_ERR_CORRUPT: token ids were changed. */
-QY_MUST enum qy_status qyi_engine_check(struct qyi_engine *engine, struct qy_sequence *const *seqs,
-                                        uint32_t n_seqs, struct qy_error *err);
+/* qy_model_forward with logits in engine->logits, and what commands do around it. Before: as many blocks of
+ * the sequences are verified as cache.verify_steps asks for, and what was changed is computed again.
+ * After a failure because memory servers are gone: what only they held is computed again, and the pass is
+ * made again. One warning each time. QY_ERR_CORRUPT: token ids were changed. QY_ERR_NOMEM: with memory
+ * servers, all are full; QY_AGAIN: without, the cache is. Not for who counts what steps choose (bench
+ * residency, calibrate --reuse): steps that are taken again would be counted twice. */
+QY_MUST enum qy_status qyi_engine_forward(struct qyi_engine *engine,
+                                          const struct qy_step_slice *slices, uint32_t n_slices,
+                                          const uint32_t *logit_rows, uint32_t n_logits,
+                                          struct qy_error *err);
+/* qy_sequence_copy and qy_sequence_truncate likewise. err is not written with QY_AGAIN: no room. */
+QY_MUST enum qy_status qyi_engine_copy(struct qyi_engine *engine, struct qy_sequence *dst,
+                                       struct qy_sequence *src, struct qy_error *err);
+QY_MUST enum qy_status qyi_engine_truncate(struct qyi_engine *engine, struct qy_sequence *seq,
+                                           uint32_t n_tokens, struct qy_error *err);
 /* Adds `events`: what was computed again. */
 void qyi_events_json(const struct qyi_engine *engine, cJSON *object);
 

@@ -28,7 +28,24 @@ static void write_model(struct bed *bed)
     free(bytes);
 }
 
+static enum qy_status add_servers(struct bed *bed, const struct qy_cache_servers *servers)
+{
+    if (!servers) {
+        return QY_OK;
+    }
+    bed->engine.memory = qy_alloc_zero(&bed->app.rt.mem, sizeof(*bed->engine.memory));
+    assert_non_null(bed->engine.memory);
+    bed->engine.memory->servers = *servers;
+    return QY_OK;
+}
+
 void bed_open(struct bed *bed, uint32_t n_seqs, const char *const *more)
+{
+    bed_open_on(bed, n_seqs, more, NULL);
+}
+
+void bed_open_on(struct bed *bed, uint32_t n_seqs, const char *const *more,
+                 const struct qy_cache_servers *servers)
 {
     static const char *const base[] = {"quarry", "generate",
                                        "-p",     "x",
@@ -61,6 +78,7 @@ void bed_open(struct bed *bed, uint32_t n_seqs, const char *const *more)
     enum qy_status st = qyi_args_parse(n, (char **)(uintptr_t)bed->argv, &bed->args, &err);
     st = st == QY_OK ? qyi_app_open(&bed->args, &bed->app, &err) : st;
     st = st == QY_OK ? qyi_engine_open_file(&bed->app, &bed->engine, &err) : st;
+    st = st == QY_OK ? add_servers(bed, servers) : st;
     st = st == QY_OK ? qyi_engine_open_model(&bed->engine, &params, &err) : st;
     for (uint32_t i = 0; st == QY_OK && i < n_seqs; i++) {
         st = qy_sequence_open(bed->engine.cache, &bed->seqs[i], &err);
@@ -97,9 +115,11 @@ void bed_prefill(struct bed *bed, struct qy_sequence *seq, uint32_t stream, uint
     struct qy_error err = {0};
     size_t done = 0;
 
+    const uint32_t first = qy_sequence_tokens(seq);
+
     assert_true(n <= CONTEXT);
     for (uint32_t i = 0; i < n; i++) {
-        ids[i] = bed_token(bed, stream, i);
+        ids[i] = bed_token(bed, stream, first + i);
     }
     if (qyi_engine_prefill(&bed->engine, seq, ids, n, 0, NULL, &done, &err) != QY_OK) {
         fail_msg("%s", err.text);
@@ -112,14 +132,10 @@ enum qy_status bed_step(struct bed *bed, struct qy_sequence *const *seqs, uint32
     struct qy_step_slice slices[BED_MAX];
     uint32_t rows[BED_MAX];
     int32_t ids[BED_MAX];
-    const enum qy_status st = qyi_engine_check(&bed->engine, seqs, n, err);
-
     for (uint32_t i = 0; i < n; i++) {
         ids[i] = bed_token(bed, streams[i], qy_sequence_tokens(seqs[i]));
         slices[i] = (struct qy_step_slice){.seq = seqs[i], .n_tokens = 1, .ids = &ids[i]};
         rows[i] = i;
     }
-    return st != QY_OK ? st
-                       : qy_model_forward(bed->engine.model, bed->engine.cache, slices, n, rows, n,
-                                          bed->engine.logits, err);
+    return qyi_engine_forward(&bed->engine, slices, n, rows, n, err);
 }

@@ -8,6 +8,7 @@
 
 #include "tests/support/test.h"
 
+#include "serve/memory_link.h"
 #include "serve/serve.h"
 
 enum { BED_MAX = 8, BED_WORDS = 48 };
@@ -25,12 +26,15 @@ struct bed {
 /* more: options beside those of bed.c (blocks of 32 tokens, chunks of 64, step.deterministic, two
  * threads), ended by NULL. Contexts of 512 tokens. */
 void bed_open(struct bed *bed, uint32_t n_seqs, const char *const *more);
+/* The same with blocks on memory servers, whose node and peers are the caller's, and outlive the bed. */
+void bed_open_on(struct bed *bed, uint32_t n_seqs, const char *const *more,
+                 const struct qy_cache_servers *servers);
 void bed_close(struct bed *bed);
 int32_t bed_token(const struct bed *bed, uint32_t stream, uint32_t at);
-/* n tokens of a stream, in chunks. */
+/* The next n tokens of a stream, in chunks. */
 void bed_prefill(struct bed *bed, struct qy_sequence *seq, uint32_t stream, uint32_t n);
-/* One step of one token of each of n sequences: stream + i; logits are in bed->engine.logits. Damage is
- * looked for before, as the program does. */
+/* One step of one token of each of n sequences: stream + i; logits are in bed->engine.logits. As the
+ * program does it: with what is mended around it. */
 enum qy_status bed_step(struct bed *bed, struct qy_sequence *const *seqs, uint32_t n,
                         const uint32_t *streams, struct qy_error *err);
 
