@@ -156,10 +156,14 @@ static void what_a_dead_server_had_is_computed_again_wherever_it_is_read(void **
 
 static void a_policy_that_chooses_finds_the_loss_when_it_chooses(void **state)
 {
-    const struct run run = {
+    static const char *const push[] = {"--policy",        "quest", "--budget",       "24",
+                                       DISCRETE("1500K"), "--set", "plan.mode=push", NULL};
+    struct run run = {
         .settings = quest, .point = DECODE, .n_servers = 2, .copies = 1, .dies = 1, .also_dies = 1};
     (void)state;
 
+    expect_same(&run, 1, 2, "memory server s1 gone with ");
+    run.settings = push;
     expect_same(&run, 1, 2, "memory server s1 gone with ");
 }
 

@@ -1,0 +1,241 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Memory servers that die, stop, come back or have no room, while the program reads and decodes. Whatever
+happens: the answer of a run in memory, bit for bit, exit code 0, and a line of what happened.
+
+usage: faults.py QUARRY MAKE_GGUF MEMORY_CLIENT [part]
+Prints a table. With `part` a few of its rows, for slow builds.
+
+No event goes by time. The worker writes into a pipe of one page, which it finds, or makes, full, and goes on
+when the test reads:
+  prefill   eval ppl --count 0: its --dump is that pipe; it stops in the middle of the text
+  decode    generate: stdout is that pipe; it stops before its first token
+"""
+import fcntl
+import json
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+import unittest
+
+from disk import SMALL
+from memory import NETWORK, Server, new_key
+from program import ENV, FOLDER, QUARRY, TEXT, Case, run, tiny, write
+
+PART = sys.argv[4:] == ["part"]
+PAGE = 4096
+LIMIT = 120  # seconds: nothing takes so long, but a hang must end
+TIMEOUT = 1000  # ms: net.timeout_ms, which a busy machine must keep when the worker connects
+TOKENS = 470  # of the context; the tiny model's is 512
+
+
+class Worker:
+    def __init__(self, point, command):
+        self.lines, self.answer, self.heard = [], b"", threading.Condition()
+        self.point, out = point, subprocess.DEVNULL
+        if point == "decode":
+            self.pipe, out = os.pipe()
+            self.skip = PAGE
+        else:
+            path = f"{FOLDER.name}/dump"
+            os.mkfifo(path)
+            self.pipe, self.skip = os.open(path, os.O_RDONLY | os.O_NONBLOCK), 0
+            command = (*command, "--dump", path)
+        fcntl.fcntl(self.pipe, 1031, PAGE)  # F_SETPIPE_SZ
+        if point == "decode":
+            os.write(out, bytes(PAGE))
+        self.child = subprocess.Popen([QUARRY, *command], env=ENV, stdin=subprocess.DEVNULL, stdout=out,
+                                      stderr=subprocess.PIPE, text=True)
+        if point == "decode":
+            os.close(out)
+        else:
+            self.await_bytes()
+            os.unlink(path)
+        self.listener = threading.Thread(target=self.listen, daemon=True)
+        self.listener.start()
+        if point == "decode":
+            self.wait_for("reading: ")
+
+    def await_bytes(self):
+        """Until the first of them: then a good part of the text was read."""
+        end = time.monotonic() + LIMIT
+        waiting = 0
+        while waiting == 0 and self.child.poll() is None and time.monotonic() < end:
+            time.sleep(0.005)
+            waiting = struct.unpack("i", fcntl.ioctl(self.pipe, termios.FIONREAD, bytes(4)))[0]
+        if waiting == 0:
+            self.child.kill()
+            raise AssertionError("nothing was dumped: " + self.child.stderr.read())
+
+    def listen(self):
+        for line in self.child.stderr:
+            with self.heard:
+                self.lines.append((time.monotonic(), line.rstrip()))
+                self.heard.notify_all()
+        with self.heard:
+            self.lines.append((time.monotonic(), ""))
+            self.heard.notify_all()
+
+    def find(self, word):
+        """When a line with the word came; None."""
+        return next((at for at, line in self.lines if word in line), None)
+
+    def wait_for(self, word):
+        with self.heard:
+            self.heard.wait_for(lambda: self.find(word) or (self.lines and self.lines[-1][1] == ""), LIMIT)
+            if not self.find(word):
+                raise AssertionError(f"'{word}' is not in: {self.lines}")
+
+    def read(self):
+        os.set_blocking(self.pipe, True)
+        while data := os.read(self.pipe, PAGE):
+            self.answer += data
+
+    def go_on(self):
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+
+    def end(self):
+        """Exit code, what it wrote, its lines."""
+        try:
+            code = self.child.wait(LIMIT)
+        except subprocess.TimeoutExpired:
+            self.child.kill()
+            raise AssertionError(f"not done after {LIMIT} s: {self.lines}") from None
+        self.reader.join(LIMIT)
+        self.listener.join(LIMIT)
+        self.child.stderr.close()
+        os.close(self.pipe)
+        return code, self.answer[self.skip:], [line for _, line in self.lines if line]
+
+
+ROWS = []  # of the table
+
+
+@unittest.skipUnless(NETWORK, "this build has no network")
+class Faults(Case):
+    @classmethod
+    def setUpClass(cls):
+        text = write("long.txt", TEXT * 3)
+        base = ("-m", tiny(), "-f", text, *SMALL, "--set", "step.deterministic=on")
+        cls.commands = {"prefill": ("eval", "ppl", "--ctx", str(TOKENS), "--count", "0", *base),
+                        "decode": ("generate", "--prompt-tokens", str(TOKENS - 50), "-n", "50", *base)}
+        cls.least, cls.want = {}, {}
+        with Server("--json") as server:
+            for point, command in cls.commands.items():
+                memory = (*command, *cls.memory([server], TIMEOUT, 1))
+                device = cls.refusal(r"need at least .*?\((\d+) bytes", *memory, "--set", "cache.device_bytes=1")
+                host = re.search(r"of a step need ([0-9.]+) KiB",
+                                 run(*memory, "--set", "cache.host_bytes=1").stderr.decode()).group(1)
+                cls.least[point] = ("--set", "cache.device_bytes=%d" % device, "--set",
+                                    "cache.host_bytes=%d" % (float(host) * 1024 * 1.1))
+                dump = f"{FOLDER.name}/want"
+                done = run(*command, *(("--dump", dump) if point == "prefill" else ()))
+                assert done.returncode == 0, done.stderr
+                cls.want[point] = done.stdout
+                if point == "prefill":
+                    with open(dump, "rb") as f:
+                        cls.want[point] = f.read()
+                assert cls.want[point]
+            done = run(*memory, *cls.least[point])
+            assert done.returncode == 0 and done.stdout == cls.want[point], done.stderr
+            blocks = json.loads(server.end()[1])
+            cls.block = blocks["blocks"]["bytes_each"]
+            cls.n_blocks = TOKENS // 16
+
+    @classmethod
+    def tearDownClass(cls):
+        line = "%-22s %-8s %8s %12s  %-34s %s"
+        print("\n" + line % ("event", "point", "replicas", "detected ms", "outcome", "answer"))
+        for row in ROWS:
+            print(line % row)
+
+    @staticmethod
+    def memory(servers, timeout_ms, copies):
+        return ("--set", "net.memory=" + ",".join(s.address for s in servers), "--set", "net.key_file=" +
+                new_key("key"), "--set", "net.timeout_ms=%d" % timeout_ms, "--set", "net.replicas=%d" % copies)
+
+    @staticmethod
+    def refusal(pattern, *args):
+        return int(re.search(pattern, run(*args).stderr.decode()).group(1))
+
+    def run_one(self, event, point, copies):
+        """One row. The second of two servers is the one that it happens to."""
+        sizes = {"no room on one": ("8M", str(4 * self.block)),
+                 "killed, no room": (str(self.n_blocks // 3 * self.block),) * 2}.get(event, ("8M", "8M"))
+        with Server("--json", size=sizes[0]) as one, Server("--json", size=sizes[1]) as other:
+            worker = Worker(point, (*self.commands[point], *self.least[point],
+                                    *self.memory((one, other), TIMEOUT, copies)))
+            again, begin = None, time.monotonic()
+            if event.startswith("stopped"):
+                other.child.send_signal(signal.SIGSTOP)
+            elif event.startswith("killed"):
+                other.child.kill()
+                other.child.wait()
+            if event == "killed, started again":
+                again = Server("--json", listen=other.address)
+            worker.go_on()
+            if event == "stopped for a while":
+                worker.wait_for(f"peer '{other.address}': lost")
+                other.child.send_signal(signal.SIGCONT)
+            code, answer, lines = worker.end()
+            lost = worker.find(f"peer '{other.address}': lost")
+            outcome = self.judge(event, copies, code, lines, other)
+            if again:
+                puts = json.loads(again.end()[1])["calls"]["puts"]
+                if copies == 1:  # else nobody waits for it, and the run may be over before
+                    self.assertGreater(puts, 0, lines)
+                outcome += "; took %d" % puts
+                again.__exit__()
+            if event == "no room on one":
+                puts = json.loads(other.end()[1])["calls"]["puts"]
+                self.assertGreater(puts, 0)
+            self.assertEqual(lost is not None, event != "no room on one", lines)
+        same = answer == self.want[point]
+        ROWS.append((event, point, copies, "-" if lost is None else "%.0f" % ((lost - begin) * 1e3), outcome,
+                     "same" if same else "-" if code else "DIFFERS"))
+        self.assertEqual(same, code == 0, lines)
+
+    def judge(self, event, copies, code, lines, other):
+        """What the worker says of it."""
+        text = "\n".join(lines)
+        gone = [x for x in lines if re.search(rf"cache: warn: memory server {other.address} gone with \d+ blocks of "
+                                              r"1 sequence that nobody else holds: computed again, \d+ tokens in ", x)]
+        if event == "killed, no room":
+            self.assertEqual(code, 1, text)
+            self.assertEqual(len([x for x in lines if x.startswith("quarry: error: ")]), 1, text)
+            self.assertRegex(text, r"\d+ more blocks of \d+ bytes are needed; \d+ of \d+ are free in host memory, "
+                                   r"and 1 of 2 memory servers are there, with room for \d+")
+            return "error with the numbers"
+        self.assertEqual(code, 0, text)
+        if copies == 1 and event in ("killed", "killed, started again", "stopped for good"):
+            self.assertGreater(len(gone), 0, text)
+            tokens = sum(int(re.search(r"again, (\d+) tokens", x).group(1)) for x in gone)
+            return "%d tokens computed again" % tokens
+        self.assertEqual(gone, [], text)
+        return {"stopped for a while": "waited" if copies == 1 else "the other copy",
+                "no room on one": "the other server"}.get(event, "the other copy")
+
+    def test_whatever_happens_to_a_server_the_answer_is_the_same(self):
+        rows = [(event, point, copies) for event in ("killed", "killed, started again", "stopped for a while",
+                                                     "stopped for good")
+                for point in ("prefill", "decode") for copies in (1, 2)]
+        rows += [("no room on one", "prefill", 2), ("no room on one", "decode", 2), ("killed, no room", "prefill", 1)]
+        if PART:
+            rows = [("killed", "prefill", 1), ("killed, started again", "decode", 1), ("stopped for good", "decode", 2)]
+        for row in rows:
+            with self.subTest(row=row):
+                self.run_one(*row)
+
+
+if __name__ == "__main__":
+    ENV["QY_MODEL_FILE"] = ""
+    tests = unittest.defaultTestLoader.loadTestsFromTestCase(Faults)
+    done = unittest.TextTestRunner().run(tests)
+    sys.exit(77 if done.skipped else not done.wasSuccessful())
