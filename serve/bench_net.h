@@ -25,6 +25,9 @@ struct qyi_net_server {
     uint8_t key[QY_NET_KEY_BYTES];
     char address[QYI_CHILD_ADDRESS_BYTES];
 };
+/* This thread to the i-th of two cores (as runtime.bind has it): a process that it starts stays where it was
+ * then. Both ends of what is measured on one host are to run at once. Back to 0 after each. */
+void qyi_net_stand_on(const struct qyi_app *app, uint32_t i);
 /* It listens when this returns. QY_ERR_UNSUPPORTED: this build has no network; what the server itself says else.
  * [setup] [alloc] */
 QY_MUST enum qy_status qyi_net_server_open(const struct qyi_app *app, uint64_t bytes,
@@ -46,7 +49,8 @@ struct qyi_perftest {
 const char *qyi_perftest_missing(void);
 /* Runs both ends of it on this host, once, within a few seconds; adds a result. QY_ERR_UNSUPPORTED: it failed,
  * and err has its last words. */
-QY_MUST enum qy_status qyi_perftest_run(struct qyi_perftest *perftest, struct qy_error *err);
+QY_MUST enum qy_status qyi_perftest_run(const struct qyi_app *app, struct qyi_perftest *perftest,
+                                        struct qy_error *err);
 /* 0: there is none. */
 double qyi_perftest_median(const struct qyi_perftest *perftest);
 

@@ -221,7 +221,8 @@ static void keep_last_line(char *text)
     }
 }
 
-enum qy_status qyi_perftest_run(struct qyi_perftest *t, struct qy_error *err)
+enum qy_status qyi_perftest_run(const struct qyi_app *app, struct qyi_perftest *t,
+                                struct qy_error *err)
 {
     static char host[] = "127.0.0.1", at[] = "-p", what[] = "-t", size[] = "-s", count[] = "-n";
     static char warm[] = "-w", last[] = "-f", csv[] = "-v";
@@ -241,7 +242,9 @@ enum qy_status qyi_perftest_run(struct qyi_perftest *t, struct qy_error *err)
     const uint64_t until = qy_clock_ns() + start_ns;
     double columns[COLUMNS];
     pid_t server = 0;
+    qyi_net_stand_on(app, 1);
     int failed = start(answers, -1, &server);
+    qyi_net_stand_on(app, 0);
     if (failed == 0) {
         do { /* until it listens */
             pause_ms(50);

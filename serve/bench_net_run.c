@@ -129,7 +129,7 @@ static void run_perftests(struct qyi_net_bench *b)
         if (qyi_interrupted() || b->n_failed == QYI_PERFTEST_FAILURES) {
             return;
         }
-        if (t->n < QYI_PERFTEST_RUNS && qyi_perftest_run(t, &b->perftest_failed) != QY_OK) {
+        if (t->n < QYI_PERFTEST_RUNS && qyi_perftest_run(b->app, t, &b->perftest_failed) != QY_OK) {
             b->n_failed++;
         }
     }

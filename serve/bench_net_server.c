@@ -9,6 +9,16 @@
 
 static const uint64_t second_ns = 1000000000u;
 
+void qyi_net_stand_on(const struct qyi_app *app, uint32_t i)
+{
+    struct qy_place places[2];
+    qy_topology_place(app->rt.topology, 2, (enum qy_bind)app->runtime.bind, places);
+    if (qy_topology_bind_thread(app->rt.topology, &places[i]) != QY_OK) {
+        qy_log_write(&app->rt.log, QY_LOG_INFO, "bench",
+                     "the system does not bind threads to cores");
+    }
+}
+
 static enum qy_status await(struct qyi_net_server *s, struct qy_error *err)
 {
     enum qy_status st;
@@ -34,7 +44,7 @@ enum qy_status qyi_net_server_open(const struct qyi_app *app, uint64_t bytes,
     }
     brief.bytes = sizeof brief;
     brief.runtime = app->runtime;
-    /* one thread, wherever there is room: it runs beside the one that asks */
+    /* one thread, beside the one that asks, on another core where there is one */
     brief.runtime.threads = 1;
     brief.runtime.bind = QY_BIND_NONE;
     brief.net = app->net;
@@ -52,7 +62,9 @@ enum qy_status qyi_net_server_open(const struct qyi_app *app, uint64_t bytes,
                                                  .silence_ns = 30 * second_ns,
                                                  .end_ns = 5 * second_ns,
                                                  .back_off_ns = second_ns / 10};
+    qyi_net_stand_on(app, 1);
     enum qy_status st = qyi_supervisor_open(&params, qy_clock_ns(), &s->supervisor, err);
+    qyi_net_stand_on(app, 0);
     explicit_bzero(&brief, sizeof brief);
     if (st == QY_OK) {
         st = await(s, err);
