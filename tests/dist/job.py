@@ -29,6 +29,9 @@ SMALL = ("--set", "retrieval.min_tokens=0", "--set", "cache.sinks=4", "--set", "
          "--budget", "24", "--device", "host-discrete:8M")
 MEMORY = ("--set", "net.bytes=64M", "--set", "cache.host_bytes=200K")
 
+# An answer of some hundred tokens, slowed down to some seconds.
+LONG = ("--temp", "9", "-n", "2000", "--set", "device.link_copy_us=2000")
+
 
 def path(name, text=None):
     file = pathlib.Path(FOLDER.name, name)
@@ -145,16 +148,19 @@ class Job(dist.Case):
         self.same(done)
         self.assertRegex(done.stderr, r"rank \d supervisor: warn: .*ended by signal 9; starting it again")
 
-    def long_run(self, meanwhile, n=20000, timeout=20):
+    def long_run(self, meanwhile, timeout=20):
         """A run that is in the middle of its answer when meanwhile(sid) is called, and has so long to end then."""
         def when_it_answers(sid, out):
             await_that("an answer", lambda: out.stat().st_size > 0)
             meanwhile(sid)
-        return dist.mpirun(3, *generate(*MEMORY, "--temp", "9", n=n), meanwhile=when_it_answers, timeout=timeout)
+        return dist.mpirun(3, *generate(*MEMORY, *LONG), meanwhile=when_it_answers, timeout=timeout)
 
-    def test_a_server_that_dies_in_use_hangs_nobody(self):
-        done = self.long_run(lambda sid: os.kill(min(children(sid)), signal.SIGKILL), n=2000, timeout=100)
-        self.assertIn(done.code, (0, 1), str(done))
+    def test_a_server_that_dies_in_use_changes_nothing(self):
+        alone = dist.run([*map(str, generate(*LONG))])
+        done = self.long_run(lambda sid: os.kill(min(children(sid)), signal.SIGKILL), timeout=100)
+        self.assertEqual((done.code, done.stdout), (0, alone.stdout), str(done))
+        self.assertIn("ended by signal 9; starting it again", done.stderr)
+        self.assertRegex(done.stderr, "memory server rank . gone with .* computed again")
 
     def test_a_launcher_that_is_told_to_stop_takes_all_along(self):
         done = self.long_run(lambda sid: os.kill(sid, signal.SIGTERM))
