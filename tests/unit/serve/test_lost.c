@@ -74,6 +74,15 @@ static void go_on(struct bed *bed, enum point point)
     }
 }
 
+/* Closing zeroes blocks; a fabric wants what is under way as it was. */
+static void close_bed(struct bed *bed, struct rig_servers *servers)
+{
+    if (servers) {
+        rig_servers_pass(servers);
+    }
+    bed_close(bed);
+}
+
 /* servers NULL: in memory. logits [N_STEPS][N_SEQS][n_vocab], the caller's to free */
 static float *run_all(const struct run *run, struct rig_servers *servers, struct heard *heard,
                       size_t *n_floats)
@@ -110,7 +119,7 @@ static float *run_all(const struct run *run, struct rig_servers *servers, struct
         }
     }
     assert_int_equal(bed.engine.n_mended, heard->n);
-    bed_close(&bed);
+    close_bed(&bed, servers);
     return logits;
 }
 
@@ -211,7 +220,7 @@ static void too_little_room_on_what_remains_is_one_error(void **state)
     assert_int_equal(st, QY_ERR_NOMEM);
     assert_non_null(strstr(err.text, "memory server s1 gone with "));
     assert_non_null(strstr(err.text, "1 of 2 memory servers are there, with room for 0"));
-    bed_close(&bed);
+    close_bed(&bed, &servers);
     rig_servers_close(&servers);
 }
 
@@ -239,7 +248,7 @@ static void random_rows_are_not_computed_again(void **state)
     assert_non_null(strstr(err.text, "memory server s1 gone with "));
     assert_non_null(strstr(err.text, "must come from token ids"));
     assert_int_equal(heard.n, 0);
-    bed_close(&bed);
+    close_bed(&bed, &servers);
     rig_servers_close(&servers);
 }
 
