@@ -60,6 +60,7 @@ static void print_json(struct qyi_shape_bench *b, const struct qy_cache_stats *s
                           cJSON_AddObjectToObject(object, "stages_ms"));
     qyi_bench_summary_json(s, b->app->args, object);
     add_dense(b, s->step_ms, object);
+    cJSON_AddStringToObject(object, "device", qy_device_caps(b->dev)->name);
     cJSON_AddStringToObject(object, "kernels", qy_device_caps(b->dev)->kernels);
     cJSON_AddNumberToObject(object, "kv_gbps", qyi_bench_kv_gbps(stats));
     cJSON_AddNumberToObject(object, "ceiling_gbps", ceiling);
