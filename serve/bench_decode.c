@@ -47,6 +47,7 @@ static cJSON *result_of(struct decode *d, const struct qyi_bench_summary *s, dou
     cJSON_AddNumberToObject(object, "kv_gbps", qyi_bench_kv_gbps(&d->report.cache));
     cJSON_AddNumberToObject(object, "ceiling_gbps", ceiling);
     qyi_bench_steps_json(&d->steps, object);
+    qyi_events_json(&d->batch.engine, object);
     return object;
 }
 
