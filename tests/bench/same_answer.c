@@ -5,12 +5,15 @@
  *
  * usage: same_answer FILE PROMPTS TOKENS STEPS [options of quarry generate]
  *
- * Prompts begin at equal distances in the file and differ in length.
+ * Prompts begin at equal distances in the file and differ in length. Under mpirun all ranks but the first
+ * keep blocks, as with quarry.
  */
 #include <stdlib.h>
 #include <string.h>
 
-#include "serve/serve.h"
+#include "net/net.h"
+#include "serve/job.h"
+#include "serve/memory_server.h"
 
 enum { MOST = 64, MOST_WORDS = 96 };
 
@@ -140,15 +143,34 @@ static enum qy_status run(struct batch *b, struct qyi_app *app, const char *file
     return st;
 }
 
+static struct batch batch;
+static const char *file;
+
+/* app has its settings. */
+static int work(struct qyi_app *app)
+{
+    struct qy_error err = {0};
+    enum qy_status st = qyi_app_start(app, &err);
+
+    if (st == QY_OK) {
+        st = run(&batch, app, file, &err);
+        qyi_app_close(app);
+    }
+    return st == QY_OK ? 0 : qyi_fail(&err);
+}
+
 int main(int argc, char **argv)
 {
-    static struct batch batch;
     char *words[MOST_WORDS] = {"quarry", "generate", "-p", "x"};
     struct qyi_args args;
     struct qyi_app app;
     struct qy_error err = {0};
     int n = 4;
 
+    qy_net_give_signals_back();
+    if (argc == 1 && strcmp(argv[0], QYI_MEMORY_CHILD_NAME) == 0) {
+        return qyi_memory_child_main();
+    }
     for (int i = 5; i < argc && n < MOST_WORDS - 1; i++) {
         words[n++] = argv[i];
     }
@@ -162,11 +184,13 @@ int main(int argc, char **argv)
                 MOST);
         return 2;
     }
-    if (qyi_args_parse(n, words, &args, &err) != QY_OK ||
-        qyi_app_open(&args, &app, &err) != QY_OK) {
-        return qyi_fail(&err);
+    file = argv[1];
+    enum qy_status st = qyi_args_parse(n, words, &args, &err);
+    if (st == QY_OK) {
+        st = qyi_app_settings(&args, &app, &err);
     }
-    const enum qy_status st = run(&batch, &app, argv[1], &err);
-    qyi_app_close(&app);
-    return st == QY_OK ? 0 : qyi_fail(&err);
+    if (st == QY_OK && qyi_job_wanted(&args)) {
+        return qyi_job_main(&args, &app, NULL, work);
+    }
+    return st == QY_OK ? work(&app) : qyi_fail(&err);
 }
