@@ -10,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { N_SEQS = 3, N_STEPS = 10, SIZE_TEXT = 512, PLENTY = 8 << 20 };
+/* FRAMES: of 3 sequences a block of sinks, one of window and an open one; 2 of a step; 2 more. */
+enum { N_SEQS = 3, N_STEPS = 10, FRAMES = 13, SIZE_TEXT = 512, PLENTY = 8 << 20 };
 
 /* Warnings end here. */
 struct heard {
@@ -41,11 +42,18 @@ struct run {
     enum point point;
     uint32_t n_servers, copies, dies, also_dies; /* dies, also_dies: servers */
     int again;                                   /* others begin at their addresses */
+    uint32_t falls_silent;                       /* s0, after so many messages; 0: it does not */
 };
 
 static void strike(struct rig_servers *servers, const struct run *run)
 {
     const uint32_t who[2] = {run->dies, run->also_dies};
+    const struct qy_fabric_rule silence = {
+        .from = "s0", .fault = QY_FABRIC_DROP, .after = run->falls_silent, .count = UINT32_MAX};
+
+    if (run->falls_silent > 0) {
+        assert_int_equal(qy_fabric_inject(servers->fabric, &silence), QY_OK);
+    }
 
     rig_servers_pass(servers);
     for (int i = 0; i < (run->dies == run->also_dies ? 1 : 2); i++) {
@@ -104,13 +112,42 @@ static void expect_events(const struct bed *bed, const struct heard *heard)
     cJSON_Delete(object);
 }
 
-/* Closing zeroes blocks; a fabric wants what is under way as it was. */
-static void close_bed(struct bed *bed, struct rig_servers *servers)
+/* What is under way arrives: the fabric's time stands still while nobody waits. */
+static void pass_time(struct rig_servers *servers)
 {
     if (servers) {
         rig_servers_pass(servers);
     }
+}
+
+/* Closing zeroes blocks; a fabric wants what is under way as it was. */
+static void close_bed(struct bed *bed, struct rig_servers *servers)
+{
+    pass_time(servers);
     bed_close(bed);
+}
+
+/* servers NULL: in memory; else with the least of it. */
+static void open_bed(struct bed *bed, const char *const *settings, struct rig_servers *servers)
+{
+    const char *more[BED_WORDS] = {NULL};
+    char host_bytes[64];
+    uint32_t n = 0;
+
+    bed_open(bed, N_SEQS, settings);
+    if (!servers) {
+        return;
+    }
+    const uint64_t block = qy_cache_bytes_for(bed->engine.cache, 1);
+    bed_close(bed);
+    for (; settings[n]; n++) {
+        more[n] = settings[n];
+    }
+    snprintf(host_bytes, sizeof(host_bytes), "cache.host_bytes=%llu",
+             (unsigned long long)(FRAMES * block));
+    more[n++] = "--set";
+    more[n] = host_bytes;
+    bed_open_on(bed, N_SEQS, more, &servers->servers);
 }
 
 /* servers NULL: in memory. logits [N_STEPS][N_SEQS][n_vocab], the caller's to free */
@@ -122,7 +159,7 @@ static float *run_all(const struct run *run, struct rig_servers *servers, struct
     struct qy_error err = {0};
     struct bed bed;
 
-    bed_open_on(&bed, N_SEQS, run->settings, servers ? &servers->servers : NULL);
+    open_bed(&bed, run->settings, servers);
     bed.app.rt.log.write = hear;
     bed.app.rt.log.ctx = heard;
     *n_floats = (size_t)n * bed.n_vocab;
@@ -131,6 +168,7 @@ static float *run_all(const struct run *run, struct rig_servers *servers, struct
     bed_prefill(&bed, bed.seqs[0], 1, 230);
     bed_prefill(&bed, bed.seqs[1], 2, 75);
     for (uint32_t i = 0; i < 20; i++) {
+        pass_time(servers);
         assert_int_equal(bed_step(&bed, bed.seqs, 2, streams, &err), QY_OK);
     }
     if (servers) {
@@ -138,6 +176,7 @@ static float *run_all(const struct run *run, struct rig_servers *servers, struct
     }
     go_on(&bed, run->point);
     for (uint32_t i = 0; i < N_STEPS; i++) {
+        pass_time(servers);
         if (bed_step(&bed, bed.seqs, n, streams, &err) != QY_OK) {
             fail_msg("%s", err.text);
         }
@@ -206,6 +245,24 @@ static void a_policy_that_chooses_finds_the_loss_when_it_chooses(void **state)
     expect_same(&run, 1, 2, "memory server s1 gone with ");
 }
 
+/* A second one falls silent soon after, when most of what it had is on its way elsewhere, or later, when it
+ * has blocks again. */
+static void another_server_may_go_after_the_first(void **state)
+{
+    struct run run = {.settings = dense,
+                      .point = READ,
+                      .n_servers = 3,
+                      .copies = 1,
+                      .dies = 1,
+                      .also_dies = 1,
+                      .falls_silent = 10};
+    (void)state;
+
+    expect_same(&run, 1, 3, "memory server");
+    run.falls_silent = 45;
+    expect_same(&run, 2, 3, "memory server s0 gone with ");
+}
+
 static void copies_need_no_repair_until_both_are_gone(void **state)
 {
     struct run run = {
@@ -223,22 +280,18 @@ static void too_little_room_on_what_remains_is_one_error(void **state)
 {
     static const uint32_t streams[2] = {1, 2};
     const struct run run = {.dies = 1, .also_dies = 1};
-    const char *more[] = {"--policy", "dense", DISCRETE("1200K"), "--set", NULL, NULL};
     struct heard heard = {0};
     struct rig_servers servers;
     struct qy_error err = {0};
     enum qy_status st = QY_OK;
-    char host_bytes[64];
     struct bed bed;
     (void)state;
 
     bed_open(&bed, N_SEQS, dense);
-    const unsigned long long block = qy_cache_bytes_for(bed.engine.cache, 1);
+    const uint64_t block = qy_cache_bytes_for(bed.engine.cache, 1);
     bed_close(&bed);
-    snprintf(host_bytes, sizeof(host_bytes), "cache.host_bytes=%llu", 13 * block);
-    more[sizeof(more) / sizeof(more[0]) - 2] = host_bytes;
     rig_servers_open(&servers, 2, 1, 7 * block);
-    bed_open_on(&bed, N_SEQS, more, &servers.servers);
+    open_bed(&bed, dense, &servers);
     bed.app.rt.log.write = hear;
     bed.app.rt.log.ctx = &heard;
     bed_prefill(&bed, bed.seqs[0], 1, 420);
@@ -287,6 +340,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_a_dead_server_had_is_computed_again_wherever_it_is_read),
         cmocka_unit_test(a_policy_that_chooses_finds_the_loss_when_it_chooses),
+        cmocka_unit_test(another_server_may_go_after_the_first),
         cmocka_unit_test(copies_need_no_repair_until_both_are_gone),
         cmocka_unit_test(too_little_room_on_what_remains_is_one_error),
         cmocka_unit_test(random_rows_are_not_computed_again),
