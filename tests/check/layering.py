@@ -24,7 +24,7 @@ LAYERS = {
 THIRD_PARTY = {
     r"hwloc": ["runtime/topology"],
     r"ini\.h": ["runtime/config_file."],
-    r"xxhash\.h": ["runtime/checksum."],
+    r"xxhash\.h": ["runtime/checksum.", "runtime/checksum_avx2."],
     r"(oneapi/)?dnnl": ["gpu/host/onednn", "gpu/host/gemm_onednn"],
     r"cblas|openblas": ["gpu/host/openblas", "gpu/host/gemm_openblas"],
     r"cuda|cublas|nvml|nvtx": ["gpu/cuda/"],

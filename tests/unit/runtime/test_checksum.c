@@ -19,6 +19,21 @@ static void checksum_equals_the_reference_library(void **state)
     assert_true(qy_checksum(ramp, sizeof(ramp), 1) == UINT64_C(0xc74822a5f349cef8));
 }
 
+/* Long runs go through vectors of what the processor has. */
+static void checksum_of_long_runs_equals_the_reference_library(void **state)
+{
+    static uint8_t room[70000];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(room); i++) {
+        room[i] = (uint8_t)(i * 31 + (i >> 8));
+    }
+    assert_true(qy_checksum(room + 1, 240, 9) == UINT64_C(0xc131041641934306));
+    assert_true(qy_checksum(room + 1, 241, 9) == UINT64_C(0x02f2d657445f0a21));
+    assert_true(qy_checksum(room + 1, 4109, 9) == UINT64_C(0x4a2e29b7b0d0580f));
+    assert_true(qy_checksum(room + 1, 65536, 9) == UINT64_C(0x2497dd413f966150));
+}
+
 static void checksum_does_not_depend_on_alignment(void **state)
 {
     _Alignas(64) uint8_t room[400];
@@ -48,6 +63,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(checksum_equals_the_reference_library),
+        cmocka_unit_test(checksum_of_long_runs_equals_the_reference_library),
         cmocka_unit_test(checksum_does_not_depend_on_alignment),
         cmocka_unit_test(clock_counts_nanoseconds_forward),
     };
