@@ -187,7 +187,7 @@ static void reply(struct qyi_call *call, enum qyi_kind kind, uint16_t code)
     message->head.kind = (uint8_t)kind;
     message->head.op = code;
     message->head.id = call->id;
-    qyi_head_seal(&message->head, message->payload);
+    qyi_node_seal(call->call.peer->node, &message->head, message->payload);
     call->state = QYI_CALL_SENDING;
     qyi_out_send(&call->out);
 }
@@ -199,7 +199,8 @@ void qyi_call_arrived(struct qyi_call *call, const struct qyi_head *head, const 
     if (call->code != 0) {
         peer->n_open--;
         reply(call, QYI_KIND_ANSWER, call->code);
-    } else if ((head->payload_bytes > 0 && !payload) || !qyi_payload_check(head, payload)) {
+    } else if ((head->payload_bytes > 0 && !payload) ||
+               !qyi_node_check_payload(peer->node, head, payload)) {
         peer->n_open--;
         release_buffer(call);
         reply(call, QYI_KIND_DAMAGED, 0);

@@ -1,8 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Heads: what is sent is sealed here, and what comes is believed only after it was checked here. */
+/* Heads: what is sent is sealed here, and what comes is believed only after it was checked here. What that costs
+ * is counted. */
 #include "net/node.h"
 
 #include <string.h>
+
+enum {
+    /* chosen: such a checksum takes 0.6 us and more, reading the clock twice 40 ns. */
+    TIMED_BYTES = 16 << 10,
+    /* chosen: of smaller ones each 17th is timed and stands for 17. A prime, as questions and answers, heads
+     * and payloads take turns. */
+    SAMPLED = 17
+};
+
+/* ---- checksums --------------------------------------------------------------------------------- */
 
 static uint32_t head_sum(const struct qyi_head *head)
 {
@@ -63,4 +74,59 @@ const char *qyi_head_check(const struct qyi_head *head)
 int qyi_payload_check(const struct qyi_head *head, const void *payload)
 {
     return (!payload && head->payload_bytes) || head->sum == payload_sum(head, payload);
+}
+
+/* ---- what they cost ------------------------------------------------------------------------------ */
+
+/* The time; 0: this one is not timed. */
+static uint64_t begin(struct qy_node *node, uint64_t bytes)
+{
+    node->checks.bytes += bytes;
+    return bytes >= TIMED_BYTES || node->n_small_checks++ % SAMPLED == 0 ? qy_clock_ns() : 0;
+}
+
+static void end(struct qy_node *node, uint64_t bytes, uint64_t begun)
+{
+    if (begun != 0) {
+        node->checks.ns += (qy_clock_ns() - begun) * (bytes >= TIMED_BYTES ? 1 : SAMPLED);
+    }
+}
+
+void qyi_node_seal(struct qy_node *node, struct qyi_head *head, const void *payload)
+{
+    const uint64_t bytes = sizeof(*head) + head->payload_bytes;
+    const uint64_t begun = begin(node, bytes);
+
+    qyi_head_seal(head, payload);
+    end(node, bytes, begun);
+}
+
+const char *qyi_node_check_head(struct qy_node *node, const struct qyi_head *head)
+{
+    const uint64_t begun = begin(node, sizeof(*head));
+    const char *why = qyi_head_check(head);
+
+    end(node, sizeof(*head), begun);
+    node->checks.damaged += why && qyi_head_damaged(head);
+    return why;
+}
+
+int qyi_node_check_payload(struct qy_node *node, const struct qyi_head *head, const void *payload)
+{
+    int whole;
+
+    if (payload && head->payload_bytes > 0) {
+        const uint64_t begun = begin(node, head->payload_bytes);
+        whole = qyi_payload_check(head, payload);
+        end(node, head->payload_bytes, begun);
+    } else { /* nothing to read */
+        whole = qyi_payload_check(head, payload);
+    }
+    node->checks.damaged += !whole;
+    return whole;
+}
+
+void qy_node_checks(const struct qy_node *node, struct qy_node_checks *checks)
+{
+    *checks = node->checks;
 }

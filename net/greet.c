@@ -36,7 +36,7 @@ void qyi_greet_say(struct qy_peer *peer, size_t bytes)
     message->head.id = 2 * (uint64_t)n + (peer->asks ? 1 : 2);
     message->head.payload_bytes = bytes;
     message->payload = peer->greetings[n];
-    qyi_head_seal(&message->head, message->payload);
+    qyi_node_seal(peer->node, &message->head, message->payload);
     qyi_out_send(&peer->greets[n]);
 }
 
@@ -87,7 +87,7 @@ void qyi_greet_arrived(struct qy_peer *peer, const struct qyi_head *head, const 
     }
     peer->greeting = 0;
     peer->n_heard++;
-    if (!qyi_payload_check(head, payload)) {
+    if (!qyi_node_check_payload(peer->node, head, payload)) {
         qyi_peer_doom(peer, "a hello came damaged");
         return;
     }
@@ -119,7 +119,7 @@ void qyi_beat_send(struct qy_peer *peer, enum qyi_kind kind, uint64_t id)
     memset(head, 0, sizeof(*head));
     head->kind = (uint8_t)kind;
     head->id = id;
-    qyi_head_seal(head, NULL);
+    qyi_node_seal(peer->node, head, NULL);
     qyi_out_send(&peer->beat);
 }
 

@@ -104,6 +104,14 @@ uint64_t qy_node_now(const struct qy_node *node);
  * there is work now. -1: the transport has none. [owner] */
 int qy_node_fd(const struct qy_node *node);
 QY_MUST enum qy_status qy_node_arm(struct qy_node *node);
+/* Checksums of messages, sent and received, since open: what they cost this process, and what they found. */
+struct qy_node_checks {
+    uint64_t ns;      /* estimated, rather too much: small ones are sampled */
+    uint64_t bytes;   /* of heads and payloads                              */
+    uint64_t damaged; /* messages that were not what was sent, each once    */
+    uint64_t again;   /* questions asked once more, damaged here or there   */
+};
+void qy_node_checks(const struct qy_node *node, struct qy_node_checks *checks);
 
 /* The transport's library takes signals as it is loaded, whether a node is opened or not: SIGHUP does not
  * end the process then, and a crash writes to stdout. This gives them back what they had; a program calls it

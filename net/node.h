@@ -132,6 +132,8 @@ struct qy_node {
     uint32_t n_events;   /* of the sink, since the last work        */
     uint32_t n_doomed, n_joining, n_waiting, n_queued, n_strangers;
     uint64_t serial; /* of ids */
+    struct qy_node_checks checks;
+    uint32_t n_small_checks; /* of the sampling: wraps */
 
     uint8_t *answers;       /* [n_answers][answer_bytes] */
     uint8_t **free_answers; /* [n_free_answers] */
@@ -152,6 +154,10 @@ const char *qyi_head_check(const struct qyi_head *head);
 int qyi_head_damaged(const struct qyi_head *head);
 /* Is the payload what was sent? payload NULL: it was dropped, and nobody knows: 1. */
 int qyi_payload_check(const struct qyi_head *head, const void *payload);
+/* The same three for a node, which counts what they take and find. */
+void qyi_node_seal(struct qy_node *node, struct qyi_head *head, const void *payload);
+const char *qyi_node_check_head(struct qy_node *node, const struct qyi_head *head);
+int qyi_node_check_payload(struct qy_node *node, const struct qyi_head *head, const void *payload);
 
 /* ---- node.c ------------------------------------------------------------------------------------ */
 

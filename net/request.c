@@ -97,7 +97,7 @@ static void send_question(struct qyi_ask *ask)
 
     ask->request->id = ++peer->node->serial * QYI_ASKS + (uint64_t)(ask - peer->all_asks);
     message->head.id = ask->request->id;
-    qyi_head_seal(&message->head, message->payload);
+    qyi_node_seal(peer->node, &message->head, message->payload);
     qyi_out_send(&ask->out);
 }
 
@@ -170,6 +170,7 @@ static void ask_again(struct qyi_ask *ask)
     }
     ask->request->asked_again = 1;
     peer->stats.again++;
+    peer->node->checks.again++;
     if (ask->out.busy) {
         ask->again = 1;
     } else {
@@ -235,7 +236,8 @@ static int came_whole(const struct qyi_ask *ask, const struct qyi_head *head, co
     if (ask->damaged || ask->too_large) {
         return !ask->damaged;
     }
-    return (payload || head->payload_bytes == 0) && qyi_payload_check(head, payload);
+    return (payload || head->payload_bytes == 0) &&
+           qyi_node_check_payload(ask->out.peer->node, head, payload);
 }
 
 void qyi_ask_arrived(struct qyi_ask *ask, const struct qyi_head *head, const void *payload)

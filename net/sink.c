@@ -71,7 +71,7 @@ static void *begins(void *ctx, struct qyi_conn *conn, const struct qyi_head *hea
     if (!peer || peer->doomed || peer->lingers) {
         return NULL;
     }
-    const char *why = qyi_head_check(head);
+    const char *why = qyi_node_check_head(node, head);
     if (why) {
         if (!qyi_head_damaged(head) || !peer->asks || !qyi_ask_damaged(peer, head, token)) {
             qyi_peer_doom(peer, "%s", why);

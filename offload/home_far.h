@@ -104,6 +104,7 @@ struct qyi_home_far {
     struct qy_gather_item *gathers; /* [items]                                               */
     uint32_t *scratch;              /* [2 * ids_capacity]                                    */
     uint64_t write_failures;        /* blocks that stayed in host memory because of one         */
+    struct qy_node_checks checks;   /* of the servers' node, when counters were reset last  */
     uint64_t timeout_ns;
     char fault[256]; /* what failed last, in words */
     /* What the last read that nobody could answer was of; seq NULL: none since the step began. */

@@ -327,6 +327,8 @@ struct qy_cache_stats {
     uint64_t remote_rows_pulled, remote_rows_pushed; /* read from there; attended to there   */
     uint64_t remote_pushed_bytes; /* of pushes: ids and queries there, partials back          */
     uint64_t remote_failures; /* blocks that stayed in host memory, because nobody took them   */
+    /* Checksums of messages here, sent and received (struct qy_node_checks): servers have as many. */
+    uint64_t remote_check_ns, remote_check_bytes, remote_damaged, remote_again;
     /* Memory servers that hold blocks (qy_cache_server); that do not, for host memory has room for all. */
     uint32_t servers, servers_idle;
     /* At the most, since open: blocks of host memory that were in use; and what all that grows with

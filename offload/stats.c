@@ -91,6 +91,7 @@ static void remote_stats(const struct qy_cache *cache, struct qy_cache_stats *st
 {
     const struct qyi_home_far *d = &cache->far;
     const struct qyi_store_stats *done = qyi_store_stats(d->store);
+    struct qy_node_checks checks;
 
     stats->remote_bytes = (uint64_t)(d->n_slots - d->n_free) * cache->layout.block_bytes;
     stats->remote_reads = done->reads;
@@ -104,6 +105,11 @@ static void remote_stats(const struct qy_cache *cache, struct qy_cache_stats *st
         done->attends * cache->group * (2 * cache->layout.head_dim + 1) * sizeof(float);
     stats->remote_failures = d->write_failures;
     stats->servers = qyi_servers_count(d->store);
+    qy_node_checks(cache->servers.node, &checks);
+    stats->remote_check_ns = checks.ns - d->checks.ns;
+    stats->remote_check_bytes = checks.bytes - d->checks.bytes;
+    stats->remote_damaged = checks.damaged - d->checks.damaged;
+    stats->remote_again = checks.again - d->checks.again;
 }
 
 void qy_cache_server(const struct qy_cache *cache, uint32_t i, struct qy_cache_server *server)
@@ -264,6 +270,9 @@ void qy_cache_stats_reset(struct qy_cache *cache)
     if (cache->far.store) {
         *qyi_store_stats(cache->far.store) = (struct qyi_store_stats){0};
         cache->far.write_failures = 0;
+        if (qyi_home_far_is_remote(&cache->params)) {
+            qy_node_checks(cache->servers.node, &cache->far.checks);
+        }
     }
     cache->counts = (struct qyi_counts){0};
     memset(cache->stage_ns, 0, sizeof(cache->stage_ns));

@@ -63,6 +63,7 @@ struct qyi_net_case {
     uint64_t there[QYI_NET_RUNS],
         here[QYI_NET_RUNS]; /* ns of a question; done here: the work alone */
     uint32_t n_runs;
+    uint64_t check_ns; /* checksums of messages here, of all runs that were made */
     uint64_t *each;    /* [QYI_NET_RUNS][batch.n] ns of each question; of runs that were made */
     uint32_t perftest; /* of struct qyi_net_bench; UINT32_MAX: none compares */
 };

@@ -12,6 +12,7 @@ struct figures {
     double gbps, rows_per_s;
     double here_us, here_share;      /* the same work on the copy; what of our time it is */
     double perftest, perftest_share; /* 0: none. GB/s; of a round trip us          */
+    double check_us, check_share;    /* of a question, here: checksums; what of our time that is */
 };
 
 static double median_us(const uint64_t *samples, uint32_t n)
@@ -43,6 +44,8 @@ static struct figures sum_up(const struct qyi_net_bench *b, struct qyi_net_case 
     f.rows_per_s = f.us > 0 ? c->batch.rows / f.us * 1e6 : 0;
     f.here_us = c->batch.kind == QY_PROBE_STATE ? 0 : median_us(c->here, c->n_runs);
     f.here_share = f.us > 0 ? f.here_us / f.us : 0;
+    f.check_us = (double)c->check_ns * 1e-3 / (double)n;
+    f.check_share = f.us > 0 ? f.check_us / f.us : 0;
     if (c->perftest != UINT32_MAX) {
         const double result = qyi_perftest_median(&b->perftests[c->perftest]);
         const int is_trip = c->batch.kind == QY_PROBE_STATE;
@@ -89,7 +92,7 @@ void qyi_net_report_begin(const struct qyi_net_bench *b)
         qy_format_size(qy_memory_block_bytes(&b->shape, b->block_tokens), block, sizeof block));
     printf(
         "medians of %d runs in turns, +-: median distance from them; here: the same work on a copy "
-        "in this process, one thread\n",
+        "in this process, one thread; checks: checksums here, the server has as many\n",
         QYI_NET_RUNS);
     fflush(stdout);
 }
@@ -105,8 +108,9 @@ static void print_share(double value, double share, int width, int decimals)
 
 static void print_server(struct qyi_net_bench *b, uint32_t i)
 {
-    printf("\n%-22s %7s %10s %8s %8s %9s %5s %9s %5s\n", qy_peer_name(b->link.peers[i]), "at once",
-           "us each", "+-", "GB/s", "here us", "share", "ucx GB/s", "share");
+    printf("\n%-22s %7s %10s %8s %8s %9s %5s %9s %5s %9s %5s\n", qy_peer_name(b->link.peers[i]),
+           "at once", "us each", "+-", "GB/s", "here us", "share", "ucx GB/s", "share", "checks us",
+           "share");
     for (uint32_t k = 0; k < b->n_cases; k++) {
         struct qyi_net_case *c = &b->cases[k];
         if (c->n_runs == 0) {
@@ -125,6 +129,7 @@ static void print_server(struct qyi_net_bench *b, uint32_t i)
         printf("%-22s %7u %10.1f %8.1f %8.3f", c->name, c->batch.depth, f.us, f.spread_us, f.gbps);
         print_share(f.here_us, f.here_share, 9, 1);
         print_share(f.perftest, f.perftest_share, 9, 3);
+        print_share(f.check_us, f.check_share, 9, 2);
         printf("\n");
     }
     fflush(stdout);
@@ -163,6 +168,8 @@ static cJSON *case_json(const struct qyi_net_bench *b, struct qyi_net_case *c)
     cJSON_AddNumberToObject(item, "spread_us", f.spread_us);
     cJSON_AddNumberToObject(item, "p50_us", f.p50_us);
     cJSON_AddNumberToObject(item, "p99_us", f.p99_us);
+    cJSON_AddNumberToObject(item, "check_us", f.check_us);
+    cJSON_AddNumberToObject(item, "check_share", f.check_share);
     add_number(item, "gbps", f.gbps, !is_trip);
     add_number(item, "rows_per_s", f.rows_per_s, c->batch.rows > 0);
     add_number(item, "here_us", f.here_us, !is_trip);

@@ -102,19 +102,23 @@ static enum qy_status run_case(struct qyi_net_bench *b, struct qy_memory_probe *
 {
     struct qy_probe_batch batch = c->batch;
     struct qy_probe_batch work = c->batch;
+    struct qy_node_checks before, after;
     enum qy_status st = qyi_net_server_check(&b->server, err);
     batch.n = is_warm ? batch.n : batch.depth;
     batch.each = is_warm ? c->each + (size_t)c->n_runs * batch.n : NULL;
     work.n = (uint32_t)b->app->args->steps;
     work.ns = 0;
+    qy_node_checks(b->link.node, &before);
     if (st == QY_OK) {
         st = qy_memory_probe_run(probe, &batch, err);
     }
+    qy_node_checks(b->link.node, &after);
     if (st == QY_OK && c->batch.kind != QY_PROBE_STATE) {
         st = qy_memory_probe_local(probe, &work, err);
     }
     if (st == QY_OK && is_warm) {
         c->batch.bytes = batch.bytes / batch.n;
+        c->check_ns += after.ns - before.ns;
         c->there[c->n_runs] = batch.ns / batch.n;
         c->here[c->n_runs++] = work.ns / work.n;
     }
@@ -176,6 +180,7 @@ enum qy_status qyi_net_cases_run(struct qyi_net_bench *b, uint32_t i, struct qy_
     struct qy_memory_probe *probe = NULL;
     for (uint32_t k = 0; k < b->n_cases; k++) {
         b->cases[k].n_runs = 0;
+        b->cases[k].check_ns = 0;
     }
     enum qy_status st = qy_peer_wait(b->link.peers[i], 3 * b->link.servers.timeout_ns, err);
     if (st == QY_OK) {

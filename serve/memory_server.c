@@ -204,21 +204,26 @@ void qyi_memory_server_run(struct qyi_memory_server *s)
 void qyi_memory_server_print(const struct qyi_memory_server *s, FILE *out)
 {
     struct qy_memory_stats stats;
-    char held[32], in[32], sent[32];
+    struct qy_node_checks checks;
+    char held[32], in[32], sent[32], checked[32];
     qy_memory_stats(s->memory, &stats);
+    qy_node_checks(s->node, &checks);
     const uint32_t blocks = stats.blocks_total - stats.blocks_free;
     fprintf(out,
             "quarry memory: ended with %u blocks (%s) of %u sessions; %llu peers came, %s of "
             "blocks in, %s of "
-            "answers out\n",
+            "answers out; checksums of %s took %.1f ms, %llu messages came damaged\n",
             blocks, qy_format_size(blocks * stats.block_bytes, held, sizeof held), stats.sessions,
             (unsigned long long)s->joined, qy_format_size(stats.in_bytes, in, sizeof in),
-            qy_format_size(stats.out_bytes, sent, sizeof sent));
+            qy_format_size(stats.out_bytes, sent, sizeof sent),
+            qy_format_size(checks.bytes, checked, sizeof checked), (double)checks.ns * 1e-6,
+            (unsigned long long)checks.damaged);
 }
 
 void qyi_memory_server_json(const struct qyi_memory_server *s, cJSON *object)
 {
     struct qy_memory_stats stats;
+    struct qy_node_checks checks;
     char incarnation[24];
     qy_memory_stats(s->memory, &stats);
     snprintf(incarnation, sizeof incarnation, "%016llx",
@@ -247,4 +252,9 @@ void qyi_memory_server_json(const struct qyi_memory_server *s, cJSON *object)
     cJSON_AddNumberToObject(calls, "rows_attended", (double)stats.rows_attended);
     cJSON_AddNumberToObject(object, "in_bytes", (double)stats.in_bytes);
     cJSON_AddNumberToObject(object, "out_bytes", (double)stats.out_bytes);
+    qy_node_checks(s->node, &checks);
+    cJSON *sums = cJSON_AddObjectToObject(object, "checks");
+    cJSON_AddNumberToObject(sums, "bytes", (double)checks.bytes);
+    cJSON_AddNumberToObject(sums, "ms", (double)checks.ns * 1e-6);
+    cJSON_AddNumberToObject(sums, "damaged", (double)checks.damaged);
 }

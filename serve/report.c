@@ -20,7 +20,9 @@ static struct qyi_cache_report cache_report(const struct qyi_engine *engine,
     return (struct qyi_cache_report){.cache = engine->cache,
                                      .n_layers = qy_model_info(engine->model)->n_layers,
                                      .policy = engine->app->retrieval.policy,
-                                     .stats = &report->cache};
+                                     .stats = &report->cache,
+                                     .n_steps = report->n_steps,
+                                     .steps_ns = report->decode_ns};
 }
 
 static void print_stages(const struct qyi_report *report, FILE *out)

@@ -49,6 +49,35 @@ static void print_server(const struct qy_cache_server *s, FILE *out)
     fputc('\n', out);
 }
 
+static double checks_ms_per_step(const struct qyi_cache_report *report)
+{
+    return (double)report->stats->remote_check_ns * 1e-6 / (double)report->n_steps;
+}
+
+static double checks_share(const struct qyi_cache_report *report)
+{
+    return (double)report->stats->remote_check_ns / (double)report->steps_ns;
+}
+
+static int is_timed(const struct qyi_cache_report *report)
+{
+    return report->n_steps > 0 && report->steps_ns > 0;
+}
+
+/* What checksums of messages cost and found. */
+static void print_checks(const struct qyi_cache_report *report, FILE *out)
+{
+    const struct qy_cache_stats *c = report->stats;
+    char a[32];
+    fprintf(out, "  checks        %s of messages, ", size(c->remote_check_bytes, a));
+    if (is_timed(report)) {
+        fprintf(out, "%.3f ms of a step (%.2f %%) here, and as many bytes at servers; ",
+                checks_ms_per_step(report), 100.0 * checks_share(report));
+    }
+    fprintf(out, "%llu came damaged, %llu questions asked again\n",
+            (unsigned long long)c->remote_damaged, (unsigned long long)c->remote_again);
+}
+
 void qyi_remote_print(const struct qyi_cache_report *report, FILE *out)
 {
     const struct qy_cache_stats *c = report->stats;
@@ -74,6 +103,7 @@ void qyi_remote_print(const struct qyi_cache_report *report, FILE *out)
         qy_cache_server(report->cache, i, &server);
         print_server(&server, out);
     }
+    print_checks(report, out);
 }
 
 static cJSON *server_json(const struct qy_cache_server *s)
@@ -103,6 +133,22 @@ static cJSON *server_json(const struct qy_cache_server *s)
     return object;
 }
 
+static void checks_json(const struct qyi_cache_report *report, cJSON *remote)
+{
+    const struct qy_cache_stats *c = report->stats;
+    cJSON *checks = cJSON_AddObjectToObject(remote, "checks");
+    cJSON_AddNumberToObject(checks, "bytes", (double)c->remote_check_bytes);
+    if (is_timed(report)) {
+        cJSON_AddNumberToObject(checks, "ms_per_step", checks_ms_per_step(report));
+        cJSON_AddNumberToObject(checks, "share_of_step", checks_share(report));
+    } else {
+        cJSON_AddNullToObject(checks, "ms_per_step");
+        cJSON_AddNullToObject(checks, "share_of_step");
+    }
+    cJSON_AddNumberToObject(checks, "damaged", (double)c->remote_damaged);
+    cJSON_AddNumberToObject(checks, "asked_again", (double)c->remote_again);
+}
+
 void qyi_remote_json(const struct qyi_cache_report *report, cJSON *object)
 {
     const struct qy_cache_stats *c = report->stats;
@@ -125,4 +171,5 @@ void qyi_remote_json(const struct qyi_cache_report *report, cJSON *object)
     cJSON_AddNumberToObject(remote, "written_bytes", (double)c->remote_written_bytes);
     cJSON_AddNumberToObject(remote, "failed_writes", (double)c->remote_failures);
     cJSON_AddNumberToObject(remote, "idle_servers", (double)c->servers_idle);
+    checks_json(report, remote);
 }

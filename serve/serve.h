@@ -270,6 +270,7 @@ struct qyi_cache_report {
     uint32_t n_layers;
     const char *policy; /* as it was asked for */
     const struct qy_cache_stats *stats;
+    uint64_t n_steps, steps_ns; /* that the stats are of; 0: nobody timed them */
 };
 void qyi_cache_report_print(const struct qyi_cache_report *report, FILE *out);
 /* Of memory servers: a line of all and one of each; adds remote and servers. */

@@ -142,6 +142,8 @@ class Serves(Case):
             self.assertEqual(status["bytes"], 8 << 20)
             self.assertEqual(status["address"], server.address)
             self.assertEqual(status["peers"], {"joined": 1, "left": 1})
+            self.assertGreater(status["checks"]["bytes"], 0)
+            self.assertEqual(status["checks"]["damaged"], 0)
 
     def test_signals_end_it_while_somebody_is_connected(self):
         for number in (signal.SIGTERM, signal.SIGINT):

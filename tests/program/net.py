@@ -55,6 +55,9 @@ class Bench(Case):
                 self.assertGreater(row["us"], 0)
                 self.assertGreaterEqual(row["p99_us"], row["p50_us"])
                 self.assertIsNone(row["perftest_share"])
+                self.assertAlmostEqual(row["check_share"], row["check_us"] / row["us"])
+                if key[0] in ("read", "pull") and row["bytes"] >= 1 << 14: # smaller ones are sampled
+                    self.assertGreater(row["check_us"], 0)
                 if key[0] != "state":
                     self.assertGreater(row["here_us"], 0)
                     self.assertAlmostEqual(row["gbps"], row["bytes"] / row["us"] / 1e3, delta=row["gbps"] / 100)

@@ -38,6 +38,11 @@ class Remote(Case):
                     self.assertEqual(have["remote"]["failed_writes"], 0)
                     self.assertEqual(have["bytes"]["net"],
                                      have["remote"]["written_bytes"] + have["remote"]["read_bytes"])
+                    checks = have["remote"]["checks"]
+                    self.assertGreater(checks["bytes"], 0)
+                    self.assertGreater(checks["ms_per_step"], 0)
+                    self.assertGreater(checks["share_of_step"], 0)
+                    self.assertEqual((checks["damaged"], checks["asked_again"]), (0, 0))
                     self.assertLessEqual(have["peak_bytes"]["host"], int(host.split("=")[1]))
                     self.assertEqual([s["name"] for s in have["servers"]], [one.address, other.address])
                     for server in have["servers"]:

@@ -7,6 +7,8 @@
 
 static const uint64_t timeout = BED_TIMEOUT_MS * BED_MS;
 
+enum { HEAD = 40 + QY_NET_HEAD_BYTES }; /* bytes in front of each payload */
+
 struct pair {
     struct bed bed;
     struct bed_server server;
@@ -40,17 +42,37 @@ static void expect_stats(const struct qy_peer *peer, uint64_t corrupt, uint64_t 
     assert_int_equal(stats.broken, 0);
 }
 
+/* What the node's checks came to since `before`. */
+static struct qy_node_checks checks_since(const struct qy_node *node,
+                                          const struct qy_node_checks *before)
+{
+    struct qy_node_checks now;
+
+    qy_node_checks(node, &now);
+    return (struct qy_node_checks){.ns = now.ns - before->ns,
+                                   .bytes = now.bytes - before->bytes,
+                                   .damaged = now.damaged - before->damaged,
+                                   .again = now.again - before->again};
+}
+
 static void damaged_answer_is_asked_for_again(void **state)
 {
     static const size_t sizes[] = {0, 100, 4096, 50000}; /* the head, a copy, lent memory */
 
     (void)state;
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        struct qy_node_checks before;
         struct pair pair;
         open_pair(&pair);
+        qy_node_checks(pair.client, &before);
         bed_rule(&pair.bed, "s", "c", QY_FABRIC_CORRUPT, 0, 1);
         bed_get_works(pair.client, pair.peer, 77, sizes[i]);
         expect_stats(pair.peer, 1, 1);
+        const struct qy_node_checks checks = checks_since(pair.client, &before);
+        assert_int_equal(checks.damaged, 1);
+        assert_int_equal(checks.again, 1);
+        assert_int_equal(checks.bytes, 4 * HEAD + 2 * sizes[i]); /* two questions, two answers */
+        assert_true(checks.ns > 0 || sizes[i] < 50000);          /* smaller ones are sampled */
         assert_int_equal(pair.server.n_served, 2);
         close_pair(&pair);
     }
@@ -86,8 +108,11 @@ static void damaged_question_is_asked_again_and_never_served(void **state)
     (void)state;
     memset(bytes, 'q', sizeof(bytes));
     for (size_t n = 500; n <= sizeof(bytes); n += 49500) {
+        struct qy_node_checks before[2];
         struct pair pair;
         open_pair(&pair);
+        qy_node_checks(pair.client, &before[0]);
+        qy_node_checks(pair.server.node, &before[1]);
         bed_rule(&pair.bed, "c", "s", QY_FABRIC_CORRUPT, 0, 1);
         bed_ask(&r, BED_ECHO, 0, 0);
         r.payload = bytes;
@@ -97,6 +122,14 @@ static void damaged_question_is_asked_again_and_never_served(void **state)
         assert_int_equal(bed_try(pair.peer, pair.client, &r), QY_OK);
         assert_memory_equal(reply, bytes, n);
         expect_stats(pair.peer, 1, 1);
+        const struct qy_node_checks asks = checks_since(pair.client, &before[0]);
+        const struct qy_node_checks answers = checks_since(pair.server.node, &before[1]);
+        assert_int_equal(asks.damaged, 0);
+        assert_int_equal(asks.again, 1);
+        assert_int_equal(answers.damaged, 1); /* there */
+        assert_int_equal(answers.again, 0);
+        assert_int_equal(answers.bytes, 4 * HEAD + 3 * n); /* it came twice, and went back once */
+        assert_int_equal(asks.bytes, answers.bytes);
         assert_int_equal(pair.server.n_served, 1);
         close_pair(&pair);
     }

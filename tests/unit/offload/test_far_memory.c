@@ -58,6 +58,13 @@ static void expect_servers_told(struct rig *rig, uint64_t n)
     assert_int_equal(all.received_bytes, stats.remote_read_bytes);
     assert_true(stats.remote_rows_pulled > 0 && stats.remote_rows_pushed == 0);
     assert_int_equal(all.timeouts, 0);
+    /* Heads are checked, too. */
+    assert_true(stats.remote_check_bytes > all.sent_bytes + all.received_bytes);
+    assert_true(stats.remote_check_ns > 0);
+    assert_int_equal(stats.remote_damaged + stats.remote_again, 0);
+    qy_cache_stats_reset(rig->cache);
+    qy_cache_stats(rig->cache, &stats);
+    assert_int_equal(stats.remote_check_bytes + stats.remote_check_ns, 0);
     qy_cache_server(rig->cache, (uint32_t)n, &server);
     assert_string_equal(server.name, "");
 }
