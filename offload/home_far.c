@@ -77,6 +77,15 @@ enum qy_status qyi_home_far_check(const struct qy_cache *cache, struct qy_error 
     return QY_OK;
 }
 
+/* chosen: three times what the network may be late, as a link may be away later; and 5 s at least, for at
+ * the start processes begin, which a busy machine takes its time for. */
+static uint64_t open_ns(const struct qy_cache_servers *servers)
+{
+    const uint64_t least = 5000000000u;
+
+    return 3 * servers->timeout_ns > least ? 3 * servers->timeout_ns : least;
+}
+
 enum qy_status qyi_home_far_connect(struct qy_cache *cache, struct qy_error *err)
 {
     const struct qy_cache_params *p = &cache->params;
@@ -97,7 +106,7 @@ enum qy_status qyi_home_far_connect(struct qy_cache *cache, struct qy_error *err
                                               .scale = p->scale,
                                               .max_sequences = p->max_sequences,
                                               .max_blocks = cache->max_blocks,
-                                              .timeout_ns = 3 * p->servers->timeout_ns};
+                                              .timeout_ns = open_ns(p->servers)};
     const enum qy_status st = qyi_servers_open(&params, &cache->far.store, err);
 
     if (st == QY_OK) {
