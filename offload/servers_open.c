@@ -187,6 +187,10 @@ void qyi_servers_close(struct qyi_store *store)
     while (store->ops->reset(store, UINT64_MAX) != QY_OK) {
         /* what is under way names memory of the caller's */
     }
+    /* what was taken until now is given back: the session stays, and may be in the way of others */
+    for (uint32_t i = 0; i < s->n_slots; i++) {
+        store->ops->release(store, i);
+    }
     qyi_messages_poll(s);
     while (qyi_servers_are_busy(s, 1) || has_drops(s)) { /* ends: questions have deadlines */
         qy_node_wait(s->params.node, UINT64_MAX);

@@ -217,6 +217,27 @@ static void reset_gives_up_what_is_under_way(void **state)
     servers_bed_close(&bed);
 }
 
+/* Blocks in use, and blocks on their way there. */
+static void close_gives_all_blocks_back(void **state)
+{
+    struct qyi_store_request requests[3];
+    struct qyi_store_batch batch = {.requests = requests, .n = 3};
+    (void)state;
+
+    servers_bed_open(&bed, 48, 2, &usual);
+    servers_fill(&bed, 6);
+    for (uint32_t i = 0; i < 3; i++) {
+        requests[i] = servers_write(&bed, 6 + i);
+    }
+    assert_int_equal(qyi_store_submit(bed.store, &batch), QY_OK);
+    qyi_store_close(bed.store);
+    bed.store = NULL;
+    for (uint32_t i = 0; i < SERVERS; i++) {
+        assert_int_equal(servers_held(&bed, i), 0);
+    }
+    servers_bed_close(&bed);
+}
+
 static void wrong_requests_are_refused(void **state)
 {
     (void)state;
@@ -298,6 +319,7 @@ int main(void)
         cmocka_unit_test(server_that_comes_back_in_time_is_waited_for),
         cmocka_unit_test(write_that_nobody_takes_waits_for_who_may_be_back),
         cmocka_unit_test(reset_gives_up_what_is_under_way),
+        cmocka_unit_test(close_gives_all_blocks_back),
         cmocka_unit_test(wrong_requests_are_refused),
         cmocka_unit_test(no_wrong_byte_whatever_happens),
     };
