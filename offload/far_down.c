@@ -49,14 +49,16 @@ void qyi_home_far_touch(const struct qy_sequence *seq, uint32_t b)
     }
 }
 
-static int on_its_way(const struct qyi_home_far *d, const struct qy_sequence *seq, uint32_t b)
+/* That reads the frame of a block, be it for nobody; NULL: none does. */
+static struct qyi_far_write *write_of(struct qyi_home_far *d, const struct qy_sequence *seq,
+                                      uint32_t b)
 {
-    for (uint32_t i = 0; i < QYI_FAR_WRITES; i++) {
-        if (d->writes[i].busy && d->writes[i].seq == seq && d->writes[i].block == b) {
-            return 1;
+    for (uint32_t i = 0; seq->homes[b] && i < QYI_FAR_WRITES; i++) {
+        if (d->writes[i].busy && d->writes[i].request.data == seq->homes[b]) {
+            return &d->writes[i];
         }
     }
-    return 0;
+    return NULL;
 }
 
 /* Blocks of a sequence that may go down: *first .. return value - 1. */
@@ -78,7 +80,7 @@ struct victim {
 /* The n blocks (at most) that were read longest ago, the oldest first; of equal ones the earlier. */
 static uint32_t find_victims(struct qy_cache *cache, uint32_t n, struct victim *victims)
 {
-    const struct qyi_home_far *d = &cache->far;
+    struct qyi_home_far *d = &cache->far;
     uint32_t found = 0;
 
     for (uint32_t i = 0; i < cache->params.max_sequences; i++) {
@@ -91,7 +93,7 @@ static uint32_t find_victims(struct qy_cache *cache, uint32_t n, struct victim *
             uint32_t at = found;
 
             if (!seq->homes[b] || (found == n && victims[n - 1].last_use <= v.last_use) ||
-                on_its_way(d, seq, b)) {
+                write_of(d, seq, b)) {
                 continue;
             }
             for (found += found<n; at> 0 && victims[at - 1].last_use > v.last_use; at--) {
@@ -154,6 +156,7 @@ static void start_write(struct qy_cache *cache, struct qyi_far_write *w, const s
                                 .seq = v->seq,
                                 .block = v->block,
                                 .slot = slot,
+                                .frame = QYI_NO_FRAME,
                                 .begin_ns = qy_clock_ns(),
                                 .request = {.op = QYI_STORE_WRITE,
                                             .slot = slot,
@@ -211,6 +214,9 @@ static void settle_write(struct qy_cache *cache, struct qyi_far_write *w)
     struct qy_sequence *seq = w->seq;
 
     w->busy = 0;
+    if (w->frame != QYI_NO_FRAME) {
+        qy_pool_put(cache->home.pool, w->frame, 1);
+    }
     if (!seq || w->batch.failed) {
         give_slot(d, w->slot);
         if (seq) {
@@ -340,14 +346,31 @@ void qyi_home_far_step_end(struct qy_cache *cache)
     }
 }
 
-void qyi_home_far_keep(struct qy_sequence *seq, uint32_t b)
+enum qy_status qyi_home_far_quiet(struct qy_sequence *seq, uint32_t first)
 {
     struct qyi_home_far *d = &seq->cache->far;
 
-    for (uint32_t i = 0; i < QYI_FAR_WRITES; i++) {
-        if (d->writes[i].busy && d->writes[i].seq == seq && d->writes[i].block == b) {
-            d->writes[i].seq = NULL; /* what it still writes, nobody will read */
+    for (uint32_t b = first; d->store && b < seq->n_blocks; b++) {
+        struct qyi_far_write *w = write_of(d, seq, b);
+
+        if (!w) {
+            continue;
         }
+        if (qyi_store_wait(d->store, &w->batch, d->timeout_ns) == QY_ERR_TIMEOUT &&
+            qyi_store_reset(d->store, d->timeout_ns) != QY_OK) {
+            return QY_ERR_TIMEOUT;
+        }
+        settle_write(seq->cache, w);
+    }
+    return QY_OK;
+}
+
+void qyi_home_far_keep(struct qy_sequence *seq, uint32_t b)
+{
+    struct qyi_far_write *w = write_of(&seq->cache->far, seq, b);
+
+    if (w) {
+        w->seq = NULL; /* what it still writes, nobody will read */
     }
 }
 
@@ -359,7 +382,12 @@ void qyi_home_far_forget(struct qy_sequence *seq, uint32_t b)
     if (!d->store) {
         return;
     }
-    qyi_home_far_keep(seq, b);
+    struct qyi_far_write *w = write_of(d, seq, b);
+    if (w) { /* the store reads the frame still: others get it when it does not */
+        w->seq = NULL;
+        w->frame = seq->cache->home.frames[id];
+        seq->cache->home.frames[id] = QYI_NO_FRAME;
+    }
     if (d->nobody.seq == seq && d->nobody.block == b) {
         d->nobody.seq = NULL;
     }

@@ -36,8 +36,9 @@ struct qy_sequence;
 /* A block on its way down. */
 struct qyi_far_write {
     int busy;
-    struct qy_sequence *seq; /* NULL: the block was given back meanwhile */
+    struct qy_sequence *seq; /* NULL: nobody wants what it writes any more          */
     uint32_t block, slot;
+    uint32_t frame; /* whose block was given back; QYI_NO_FRAME: not so  */
     uint64_t begin_ns;
     struct qyi_store_request request;
     struct qyi_store_batch batch;
@@ -158,6 +159,9 @@ QY_MUST enum qy_status qyi_home_far_room(struct qy_cache *cache, uint64_t n);
 QY_MUST enum qy_status qyi_home_far_frame(struct qy_cache *cache);
 /* A step ended: takes note of finished writes, starts new ones. [noalloc] */
 void qyi_home_far_step_end(struct qy_cache *cache);
+/* Blocks from `first` on are about to change: none of them is read on its way down any more. QY_ERR_TIMEOUT: one
+ * is still. [noalloc] */
+QY_MUST enum qy_status qyi_home_far_quiet(struct qy_sequence *seq, uint32_t first);
 /* A block that is in host memory stays there, though it may be on its way down. [noalloc] */
 void qyi_home_far_keep(struct qy_sequence *seq, uint32_t b);
 /* A block is about to be given back, or opened: nothing of it is on its way down any more, and nothing

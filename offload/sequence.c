@@ -121,6 +121,11 @@ enum qy_status qy_sequence_truncate(struct qy_sequence *seq, uint32_t n_tokens)
         }
     }
     if (full < seq->n_sealed) {
+        const enum qy_status st = qyi_home_far_quiet(seq, full);
+
+        if (st != QY_OK) {
+            return st;
+        }
         qyi_sequence_unseal(seq, full);
     }
     if (n_tokens < seq->n_tokens) {

@@ -110,6 +110,7 @@ void rig_expect_disk_sound(const struct qy_cache *cache)
     }
     for (uint32_t i = 0; i < QYI_FAR_WRITES; i++) {
         slots += d->writes[i].busy != 0;
+        frames += d->writes[i].busy && d->writes[i].frame != QYI_NO_FRAME;
     }
     assert_int_equal(ids, cache->home.n_ids - cache->home.n_free_ids);
     assert_int_equal(frames,
