@@ -139,3 +139,13 @@ enum qy_status bed_step(struct bed *bed, struct qy_sequence *const *seqs, uint32
     }
     return qyi_engine_forward(&bed->engine, slices, n, rows, n, err);
 }
+
+void bed_hear(void *ctx, enum qy_log_level level, const char *module, const char *text)
+{
+    struct heard *heard = ctx;
+
+    assert_int_equal(level, QY_LOG_WARN);
+    assert_string_equal(module, "cache");
+    heard->n++;
+    snprintf(heard->text, sizeof(heard->text), "%s", text);
+}

@@ -11,7 +11,7 @@
 #include "serve/memory_link.h"
 #include "serve/serve.h"
 
-enum { BED_MAX = 8, BED_WORDS = 48 };
+enum { BED_MAX = 8, BED_WORDS = 48, BED_TEXT = 512 };
 
 struct bed {
     const char *argv[BED_WORDS];
@@ -37,5 +37,12 @@ void bed_prefill(struct bed *bed, struct qy_sequence *seq, uint32_t stream, uint
  * program does it: with what is mended around it. */
 enum qy_status bed_step(struct bed *bed, struct qy_sequence *const *seqs, uint32_t n,
                         const uint32_t *streams, struct qy_error *err);
+
+/* Warnings of the cache end here: log.ctx of bed_hear, which accepts no other lines. */
+struct heard {
+    uint32_t n;
+    char text[BED_TEXT]; /* the last one */
+};
+void bed_hear(void *ctx, enum qy_log_level level, const char *module, const char *text);
 
 #endif

@@ -11,23 +11,7 @@
 #include <string.h>
 
 /* FRAMES: of 3 sequences a block of sinks, one of window and an open one; 2 of a step; 2 more. */
-enum { N_SEQS = 3, N_STEPS = 10, FRAMES = 13, SIZE_TEXT = 512, PLENTY = 8 << 20 };
-
-/* Warnings end here. */
-struct heard {
-    uint32_t n;
-    char text[SIZE_TEXT];
-};
-
-static void hear(void *ctx, enum qy_log_level level, const char *module, const char *text)
-{
-    struct heard *heard = ctx;
-
-    assert_int_equal(level, QY_LOG_WARN);
-    assert_string_equal(module, "cache");
-    heard->n++;
-    snprintf(heard->text, sizeof(heard->text), "%s", text);
-}
+enum { N_SEQS = 3, N_STEPS = 10, FRAMES = 13, PLENTY = 8 << 20 };
 
 enum point { DECODE, READ, CUT, COPY, POINTS };
 
@@ -120,13 +104,6 @@ static void pass_time(struct rig_servers *servers)
     }
 }
 
-/* Closing zeroes blocks; a fabric wants what is under way as it was. */
-static void close_bed(struct bed *bed, struct rig_servers *servers)
-{
-    pass_time(servers);
-    bed_close(bed);
-}
-
 /* servers NULL: in memory; else with the least of it. */
 static void open_bed(struct bed *bed, const char *const *settings, struct rig_servers *servers)
 {
@@ -160,7 +137,7 @@ static float *run_all(const struct run *run, struct rig_servers *servers, struct
     struct bed bed;
 
     open_bed(&bed, run->settings, servers);
-    bed.app.rt.log.write = hear;
+    bed.app.rt.log.write = bed_hear;
     bed.app.rt.log.ctx = heard;
     *n_floats = (size_t)n * bed.n_vocab;
     float *logits = malloc(N_STEPS * *n_floats * sizeof(float));
@@ -188,7 +165,7 @@ static float *run_all(const struct run *run, struct rig_servers *servers, struct
         }
     }
     expect_events(&bed, heard);
-    close_bed(&bed, servers);
+    bed_close(&bed);
     return logits;
 }
 
@@ -292,7 +269,7 @@ static void too_little_room_on_what_remains_is_one_error(void **state)
     bed_close(&bed);
     rig_servers_open(&servers, 2, 1, 7 * block);
     open_bed(&bed, dense, &servers);
-    bed.app.rt.log.write = hear;
+    bed.app.rt.log.write = bed_hear;
     bed.app.rt.log.ctx = &heard;
     bed_prefill(&bed, bed.seqs[0], 1, 420);
     bed_prefill(&bed, bed.seqs[1], 2, 230);
@@ -303,7 +280,7 @@ static void too_little_room_on_what_remains_is_one_error(void **state)
     assert_int_equal(st, QY_ERR_NOMEM);
     assert_non_null(strstr(err.text, "memory server s1 gone with "));
     assert_non_null(strstr(err.text, "1 of 2 memory servers are there, with room for 0"));
-    close_bed(&bed, &servers);
+    bed_close(&bed);
     rig_servers_close(&servers);
 }
 
@@ -320,7 +297,7 @@ static void random_rows_are_not_computed_again(void **state)
 
     rig_servers_open(&servers, 2, 1, PLENTY);
     bed_open_on(&bed, N_SEQS, dense, &servers.servers);
-    bed.app.rt.log.write = hear;
+    bed.app.rt.log.write = bed_hear;
     bed.app.rt.log.ctx = &heard;
     assert_int_equal(qy_sequence_fill_random(bed.seqs[0], 300, 1), QY_OK);
     assert_int_equal(bed_step(&bed, bed.seqs, 1, streams, &err), QY_OK);
@@ -331,7 +308,7 @@ static void random_rows_are_not_computed_again(void **state)
     assert_non_null(strstr(err.text, "memory server s1 gone with "));
     assert_non_null(strstr(err.text, "must come from token ids"));
     assert_int_equal(heard.n, 0);
-    close_bed(&bed, &servers);
+    bed_close(&bed);
     rig_servers_close(&servers);
 }
 

@@ -10,23 +10,7 @@
 
 #include "offload/cache.h"
 
-enum { N_PREFILL = 150, N_BEFORE = 60, N_AFTER = 20, SIZE_TEXT = 512 };
-
-/* Warnings end here. */
-struct heard {
-    uint32_t n;
-    char text[SIZE_TEXT];
-};
-
-static void hear(void *ctx, enum qy_log_level level, const char *module, const char *text)
-{
-    struct heard *heard = ctx;
-
-    assert_int_equal(level, QY_LOG_WARN);
-    assert_string_equal(module, "cache");
-    heard->n++;
-    snprintf(heard->text, sizeof(heard->text), "%s", text);
-}
+enum { N_PREFILL = 150, N_BEFORE = 60, N_AFTER = 20 };
 
 /* Prefill and decode of two sequences; `damage` strikes in the middle. Logits of the steps after it. */
 static void run(const char *const *more, void (*damage)(struct bed *bed), struct heard *heard,
@@ -37,7 +21,7 @@ static void run(const char *const *more, void (*damage)(struct bed *bed), struct
     struct qy_error err = {0};
 
     bed_open(&bed, 2, more);
-    bed.app.rt.log.write = hear;
+    bed.app.rt.log.write = bed_hear;
     bed.app.rt.log.ctx = heard;
     *n_floats = (size_t)2 * bed.n_vocab;
     *logits = malloc(N_AFTER * *n_floats * sizeof(float));
