@@ -9,13 +9,13 @@
 #define QYI_OFFLOAD_CACHE_H
 
 #include "offload/block.h"
-#include "offload/home_far.h"
-#include "offload/last_lists.h"
-#include "offload/micro_choice.h"
+#include "offload/home/home_far.h"
 #include "offload/policy_open.h"
-#include "offload/reuse.h"
-#include "offload/selection.h"
-#include "offload/tier.h"
+#include "offload/step/last_lists.h"
+#include "offload/step/micro_choice.h"
+#include "offload/step/reuse.h"
+#include "offload/step/selection.h"
+#include "offload/tier/tier.h"
 
 struct qy_sequence {
     struct qy_cache *cache;

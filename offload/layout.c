@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See layout.h. */
 #include "offload/layout.h"
-#include "offload/disk.h"
+#include "offload/disk/disk.h"
 
 enum { ALIGN = 64, MAX_LAYERS = 1 << 14, MAX_HEADS = 1 << 14, MAX_DIM = 1 << 14 };
 

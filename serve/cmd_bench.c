@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "serve/bench.h"
+#include "serve/bench/bench.h"
 
 static int ascending(const void *a, const void *b)
 {

@@ -2,7 +2,7 @@
 /* quarry calibrate: learns the codebook of a model, or its map of layers, from texts. */
 #include <string.h>
 
-#include "serve/calibrate.h"
+#include "serve/calibrate/calibrate.h"
 #include "serve/codebook.h"
 
 static enum qy_status read_quality(const char *name, enum qyi_quality *quality,

@@ -3,7 +3,7 @@
 #include <string.h>
 #include <sys/utsname.h>
 
-#include "serve/doctor.h"
+#include "serve/doctor/doctor.h"
 #include "serve/features.h"
 
 void qyi_doctor_line(const struct qyi_doctor *d, const char *what, const char *text)

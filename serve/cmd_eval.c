@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "serve/eval.h"
+#include "serve/eval/eval.h"
 
 static const struct qyi_eval_kind *const kinds[] = {
     &qyi_eval_ppl, &qyi_eval_recall, &qyi_eval_needle, &qyi_eval_aggregate, &qyi_eval_turns};

@@ -2,8 +2,8 @@
 /* quarry memory: a memory server by hand, and key files for it. */
 #include <string.h>
 
-#include "serve/key.h"
-#include "serve/memory_server.h"
+#include "serve/memory/key.h"
+#include "serve/memory/memory_server.h"
 
 static int write_key(const char *path)
 {

@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "serve/calibrate.h"
+#include "serve/calibrate/calibrate.h"
 
 enum { PATH_BYTES = 1024 };
 

@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "serve/codebook.h"
-#include "serve/memory_link.h"
+#include "serve/memory/memory_link.h"
 
 static const char default_model[] = "SmolLM2-135M-Instruct.Q4_1.gguf";
 

@@ -3,7 +3,7 @@
  * Blocks that went with a memory server: their sequences are cut where the first of them begins, and
  * computed again from their token ids, on what remains. Servers may be lost meanwhile too.
  */
-#include "serve/memory_link.h"
+#include "serve/memory/memory_link.h"
 #include "serve/repair.h"
 
 #include <string.h>

@@ -3,8 +3,8 @@
 #include <string.h>
 
 #include "net/net.h"
-#include "serve/job.h"
-#include "serve/memory_server.h"
+#include "serve/job/job.h"
+#include "serve/memory/memory_server.h"
 
 static int command(struct qyi_app *app)
 {

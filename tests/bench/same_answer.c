@@ -12,8 +12,8 @@
 #include <string.h>
 
 #include "net/net.h"
-#include "serve/job.h"
-#include "serve/memory_server.h"
+#include "serve/job/job.h"
+#include "serve/memory/memory_server.h"
 
 enum { MOST = 64, MOST_WORDS = 96 };
 

@@ -20,6 +20,12 @@ LAYERS = {
     "model": {"runtime", "gpu", "offload"},
     "serve": {"runtime", "gpu", "net", "retrieval", "offload", "model"},
 }
+# rooms that know little of their own module -> the headers of it that they may include
+ROOMS = {
+    "offload/disk": {"offload/home/store.h"},
+    "offload/servers": {"offload/home/store.h", "offload/memory/remote_wire.h", "offload/layout.h"},
+    "offload/memory": {"offload/offload.h", "offload/memory_probe.h", "offload/block.h", "offload/layout.h"},
+}
 # third-party header (regular expression) -> where it may be included (prefix of the file's path)
 THIRD_PARTY = {
     r"hwloc": ["runtime/topology"],
@@ -31,7 +37,7 @@ THIRD_PARTY = {
     r"ucp/|ucs/|uct/": ["net/ucx"],
     r"mpi\.h": ["net/bootstrap_mpi."],
     r"faiss/": ["retrieval/kmeans_faiss.", "retrieval/oracle.", "retrieval/faiss_index."],
-    r"liburing": ["offload/disk_uring."],
+    r"liburing": ["offload/disk/disk_uring."],
     r"sodium": ["net/hello."],
     r"pcre2": ["model/pretokenize."],
     r"cjson/": ["serve/"],
@@ -65,6 +71,9 @@ def refused(root, folder, name, quote, header):
             return f"'{folder}' may include: {', '.join(sorted(LAYERS[folder])) or 'no module'}"
         if first != folder and header != f"{first}/{first}.h":
             return f"private to '{first}'; use '{first}/{first}.h'"
+        room = name.rpartition("/")[0]
+        if header.rpartition("/")[0] != room and first == folder and header not in ROOMS.get(room, {header}):
+            return f"'{room}' may include of its module: {', '.join(sorted(ROOMS[room]))}"
         return None
     if quote == '"':
         return "no such module"
@@ -83,6 +92,7 @@ def self_test():
         "#include <hwloc.h>\n": "gpu",
         "#include <runtime/runtime.h>\n": "gpu",
         '  #  include "serve/serve.h"\n': "model",
+        '#include "offload/cache.h"\n': "offload/disk",
     }
     clean = '#include <stdio.h>\n#include "runtime/runtime.h"\n#include "gpu/host/host.h"\n'
     for text, folder in [(clean, "gpu"), *planted.items()]:
@@ -91,6 +101,7 @@ def self_test():
             for d in LAYERS:
                 (root / d).mkdir()
             (root / "runtime/runtime.h").write_text("\n")
+            (root / folder).mkdir(exist_ok=True)
             (root / folder / "x.c").write_text(text)
             found = list(problems(root))
             if bool(found) != (text != clean):

@@ -9,7 +9,7 @@
  */
 #include "tests/fuzz/fuzz.h"
 
-#include "offload/memory_server.h"
+#include "offload/memory/memory_server.h"
 
 #include <stdlib.h>
 #include <string.h>

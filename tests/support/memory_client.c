@@ -10,7 +10,7 @@
 #include <string.h>
 #include <sys/random.h>
 
-#include "serve/key.h"
+#include "serve/memory/key.h"
 
 static const uint64_t second_ns = 1000000000u;
 

@@ -10,7 +10,7 @@
 #include "tests/support/test.h"
 
 #include "offload/codec.h"
-#include "offload/memory_server.h"
+#include "offload/memory/memory_server.h"
 
 enum {
     MR_LAYERS = 2,

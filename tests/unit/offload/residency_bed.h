@@ -5,7 +5,7 @@
 
 #include "tests/support/test.h"
 
-#include "offload/residency.h"
+#include "offload/tier/residency.h"
 
 enum { RESIDENCY_FIRST = 100 }; /* number of its first slot */
 

@@ -5,7 +5,7 @@
 
 #include "tests/unit/offload/memory_rig.h"
 
-#include "offload/servers.h"
+#include "offload/servers/servers.h"
 
 enum { SERVERS = 3, TIMEOUT = 1000000, SLOTS = 32, SERVERS_ROW = 4 * MR_D };
 

@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "offload/disk.h"
+#include "offload/disk/disk.h"
 #include "tests/support/fail_alloc.h"
 
 enum { PAGES = 1024, N_MANY = 300, SECOND = 1000000000 };

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#include "offload/last_lists.h"
+#include "offload/step/last_lists.h"
 #include "tests/support/fail_alloc.h"
 
 enum { SEQUENCES = 3, LAYERS = 2, HEADS = 2, CAPACITY = 4 };

@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "offload/link_cost.h"
+#include "offload/tier/link_cost.h"
 #include "tests/support/fail_alloc.h"
 
 struct bed {

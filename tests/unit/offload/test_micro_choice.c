@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Which number of micro-batches is settled on, from made-up times of steps. */
-#include "offload/micro_choice.h"
+#include "offload/step/micro_choice.h"
 #include "tests/support/test.h"
 
 /* What a step with n micro-batches takes, and how noise adds to the i-th. */

@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "offload/plan.h"
+#include "offload/tier/plan.h"
 
 enum { MOST = 9 };
 

@@ -2,7 +2,7 @@
 /* How a worker says its layout to a memory server, and the heads of answers. */
 #include "tests/unit/offload/wire_damage.h"
 
-#include "offload/remote_wire.h"
+#include "offload/memory/remote_wire.h"
 
 static const char *parse_open(const void *head, size_t head_bytes, const void *payload,
                               size_t payload_bytes)

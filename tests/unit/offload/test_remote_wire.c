@@ -5,7 +5,7 @@
  */
 #include "tests/unit/offload/wire_damage.h"
 
-#include "offload/remote_wire.h"
+#include "offload/memory/remote_wire.h"
 
 static const struct qyi_remote_bounds bounds = {.n_layers = 3,
                                                 .n_kv_heads = 2,

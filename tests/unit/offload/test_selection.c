@@ -2,7 +2,7 @@
 /* What a new token attends to: the plan, and the merge of sinks, chosen ids and window. */
 #include "tests/support/test.h"
 
-#include "offload/selection.h"
+#include "offload/step/selection.h"
 
 static const struct qyi_selection_rule exact_rule = {
     .caps = {.reads_all_keys = 1}, .budget = {.tokens = 10}, .sinks = 4, .window = 16};

@@ -8,7 +8,7 @@
 
 #include "tests/support/test.h"
 
-#include "serve/memory_link.h"
+#include "serve/memory/memory_link.h"
 #include "serve/serve.h"
 
 enum { BED_MAX = 8, BED_WORDS = 48, BED_TEXT = 512 };

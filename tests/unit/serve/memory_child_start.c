@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "serve/memory_server.h"
+#include "serve/memory/memory_server.h"
 
 static const uint64_t second_ns = 1000000000u;
 

@@ -5,7 +5,7 @@
 
 #include "tests/support/test.h"
 
-#include "serve/supervisor.h"
+#include "serve/job/supervisor.h"
 
 /* A supervisor of this program as a memory server with so many bytes for blocks, which goes on for two minutes
  * when it is told to end. rt, quarry: kept. */

@@ -8,7 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "serve/supervisor.h"
+#include "serve/job/supervisor.h"
 
 static volatile sig_atomic_t told_to_end;
 

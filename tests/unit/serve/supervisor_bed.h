@@ -8,7 +8,7 @@
 
 #include "tests/support/test.h"
 
-#include "serve/supervisor.h"
+#include "serve/job/supervisor.h"
 #include "tests/unit/serve/supervised_child.h"
 
 #define MS(n) ((uint64_t)(n)*1000000u)

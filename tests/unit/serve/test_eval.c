@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "serve/eval.h"
+#include "serve/eval/eval.h"
 
 enum { CTX = 6000, HAY = 40000 };
 

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "serve/eval.h"
+#include "serve/eval/eval.h"
 
 static void draws_stay_below_and_shuffles_keep_all(void **state)
 {

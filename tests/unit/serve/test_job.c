@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "serve/job.h"
+#include "serve/job/job.h"
 
 enum { N = 4 };
 

@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "serve/key.h"
+#include "serve/memory/key.h"
 
 static char folder[] = "/tmp/quarry-key-XXXXXX";
 static char path[64];

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of a store on memory servers share. Private to servers*.c. */
+#ifndef QYI_OFFLOAD_SERVERS_INTERNAL_H
+#define QYI_OFFLOAD_SERVERS_INTERNAL_H
+
+#include "offload/memory/remote_wire.h"
+#include "offload/servers/servers.h"
+
+/* Where a copy of a slot's block is. */
+struct qyi_copy {
+    uint32_t server;
+    uint32_t epoch; /* of the server, when it took the copy */
+};
+
+struct qyi_place {
+    struct qyi_store_name name;
+    uint32_t n; /* copies */
+    struct qyi_copy copies[QYI_COPIES_MOST];
+};
+
+enum qyi_message_kind {
+    QYI_MESSAGE_OPEN,
+    QYI_MESSAGE_DROP,
+    QYI_MESSAGE_PUT, /* from here on they name memory of the caller's */
+    QYI_MESSAGE_READ,
+    QYI_MESSAGE_ROWS,
+    QYI_MESSAGE_ATTEND
+};
+
+/* A question on its way, or ready to go. */
+struct qyi_servers_message {
+    struct qy_request request;
+    enum qyi_message_kind kind;
+    uint32_t server, epoch;
+    int posted;
+    uint8_t *payload;                 /* [call_bytes]   */
+    uint8_t *reply;                   /* [answer_bytes] */
+    struct qyi_store_request **parts; /* [max_parts] of a READ, or ROWS; one of a PUT */
+    uint32_t n_parts;
+    uint32_t layer, n_items,
+        n_ids;     /* of ROWS: parts of one list that follow each other are one item */
+    size_t bytes;  /* of the answer to a READ, or ROWS */
+    uint64_t fold; /* that it must have                */
+    struct qyi_servers_message *next;
+};
+
+struct qyi_server {
+    struct qy_peer *peer;
+    uint64_t incarnation; /* of the peer when the session was opened; 0: it is not */
+    uint32_t epoch;       /* goes up when what it held is lost                     */
+    int opening;
+    uint32_t under_way;                /* questions                        */
+    uint32_t free_blocks, held_blocks; /* by its last answer; free: less what is on its way */
+    int draining;
+    struct qyi_remote_drop *drops; /* [max_drops] to be told */
+    uint32_t n_drops;
+    struct qyi_servers_stats stats;
+};
+
+struct qyi_servers {
+    struct qyi_store store;
+    struct qyi_servers_params params;
+    const struct qy_allocator *mem;
+    struct qyi_server servers[QYI_SERVERS_MOST];
+    size_t block_bytes;
+    uint32_t query_floats; /* of a list: group * head_dim */
+    size_t open_bytes;
+    uint8_t *open_payload;
+    struct qyi_place *places; /* [n_slots] */
+    uint32_t n_slots, max_drops, max_parts;
+    struct qyi_servers_message *messages; /* [n_messages] */
+    uint32_t n_messages;
+    struct qyi_servers_message *free, *ready; /* lists; ready: not taken by the node yet */
+    struct qyi_store_queue waiting;           /* for a message */
+    int resetting;
+    struct qyi_store_stats counts;
+};
+
+/* servers_message.c */
+/* A free message, off its list; NULL: all are in use. */
+struct qyi_servers_message *qyi_message_take(struct qyi_servers *s, enum qyi_message_kind kind,
+                                             uint32_t server);
+/* Hands it to the node, now or when there is room. */
+void qyi_message_send(struct qyi_servers *s, struct qyi_servers_message *m);
+/* Those that are ready go; those that are done are settled. */
+void qyi_messages_poll(struct qyi_servers *s);
+
+/* servers_ask.c */
+/* Puts a READ, ROWS or ATTEND into a question to a server that has the block. open: [servers] the questions
+ * that are being filled. 1: it waits no more. */
+int qyi_servers_ask(struct qyi_servers *s, struct qyi_store_request *r,
+                    struct qyi_servers_message **open);
+/* Those that were filled go. */
+void qyi_servers_send_open(struct qyi_servers *s, struct qyi_servers_message **open);
+
+/* servers.c */
+int qyi_servers_are_busy(const struct qyi_servers *s, int all);
+
+/* servers_open.c */
+void qyi_servers_close(struct qyi_store *store);
+extern const struct qyi_store_ops qyi_servers_ops; /* servers.c */
+
+/* servers_place.c */
+/* Can a block be sent there now? Is what it took still there? */
+int qyi_server_takes(const struct qyi_servers *s, uint32_t server);
+int qyi_copy_is_there(const struct qyi_servers *s, const struct qyi_copy *copy);
+/* The server for the next copy of a block that `place` has no copy of yet and that was not `tried` (bits);
+ * UINT32_MAX: none takes it. */
+uint32_t qyi_place_choose(const struct qyi_servers *s, const struct qyi_place *place,
+                          uint64_t tried);
+/* Is the server UP, with a copy of the block? */
+int qyi_place_answers(const struct qyi_servers *s, const struct qyi_place *place, uint32_t server);
+uint32_t qyi_servers_where(const struct qyi_store *store, uint32_t slot);
+/* The copy to read: its server is UP. *may_come: 1, one could be read once its server is back. UINT32_MAX:
+ * none now. */
+uint32_t qyi_place_readable(const struct qyi_servers *s, const struct qyi_place *place,
+                            uint64_t tried, int *may_come);
+
+/* servers_lost.c */
+/* Nobody takes a block now (qyi_place_choose): may a server that was not `tried` when it is back? */
+int qyi_place_may_take(const struct qyi_servers *s, uint64_t tried);
+/* As qyi_store_lost. */
+int qyi_servers_lost(const struct qyi_store *store, uint32_t slot, uint64_t *servers);
+
+#endif
