@@ -84,7 +84,7 @@ int qyi_cmd_bench(struct qyi_app *app)
     const enum qy_status st = strcmp(topic, "decode") == 0      ? qyi_bench_decode(app, &err)
                               : strcmp(topic, "link") == 0      ? qyi_bench_link(app, &err)
                               : strcmp(topic, "net") == 0       ? qyi_bench_net(app, &err)
-                              : strcmp(topic, "plan") == 0      ? qyi_bench_plan(app, &err)
+                              : strcmp(topic, "compare") == 0   ? qyi_bench_compare(app, &err)
                               : strcmp(topic, "residency") == 0 ? qyi_bench_residency(app, &err)
                                                                 : qyi_bench_kernels(app, &err);
     return st == QY_OK ? (qyi_interrupted() ? 130 : 0) : qyi_fail(&err);

@@ -54,8 +54,10 @@ static const struct {
      "read, rows pulled and pushed, by how many are under way at once; beside each the same work "
      "done "
      "here, and ucx_perftest's rate where it is installed"},
-    {QYI_BENCH, "plan",
-     "steps with plan.mode pull, push and auto in turn: is auto the better of both?"},
+    {QYI_BENCH, "compare",
+     "steps of sides that differ in settings (--side, twice or more), in turns: the median of "
+     "their "
+     "ratios, turn by turn, says what a busy machine hides"},
     {QYI_BENCH, "residency",
      "rows of a step that were attended before, by size and eviction (needs -f)"},
 };

@@ -100,6 +100,10 @@ static const struct qyi_option options[] = {
      "host; or host-discrete:<bytes>, as in host-discrete:256M, which copies its rows (auto: as "
      "many "
      "bytes as it needs; host with net.memory is that)"},
+    {NULL, "--side", "NAME: SETTINGS", NULL, AT(texts), QYI_BENCH,
+     "of bench compare: a name and what is set for it alone, as in 'push: plan.mode=push'; twice "
+     "or "
+     "more"},
     {NULL, "--link-gbps", "G", "device.link_gbps", 0, QYI_BENCH,
      "slow the steps' copies to and from the device down to G GB/s, each way (0: not limited)"},
     {NULL, "--listen", "HOST:PORT", "net.listen", 0, QYI_MEMORY,
@@ -140,8 +144,8 @@ static const struct qyi_command_info commands[] = {
      "ppl|recall|needle|aggregate|turns [-m MODEL] -f FILE --ctx N [--count M] [options]",
      "quality of a policy against dense attention on the same tokens",
      "ppl|recall|needle|aggregate|turns"},
-    {QYI_BENCH, "bench", "decode|kernels|link|net|plan|residency [options]",
-     "speed, with the ceiling beside each figure", "decode|kernels|link|net|plan|residency"},
+    {QYI_BENCH, "bench", "decode|compare|kernels|link|net|residency [options]",
+     "speed, with the ceiling beside each figure", "decode|compare|kernels|link|net|residency"},
     {QYI_CALIBRATE, "calibrate", "[-m MODEL] [-t FILE]... [-o FILE.qcb] [--policy NAME] [options]",
      "learn the codebook that a2ats+ or a2ats needs; or, with --reuse, which layers may share a "
      "choice",

@@ -118,8 +118,8 @@ QY_MUST enum qy_status qyi_bench_selection(struct qyi_bench_target *target, stru
 QY_MUST enum qy_status qyi_bench_decode(struct qyi_app *app, struct qy_error *err);
 /* bench decode --shape: layers without a model. Its options are checked. */
 QY_MUST enum qy_status qyi_bench_shape(struct qyi_app *app, struct qy_error *err);
-/* Steps of the plan's modes side by side. */
-QY_MUST enum qy_status qyi_bench_plan(struct qyi_app *app, struct qy_error *err);
+/* Sides that differ in settings, in turns. */
+QY_MUST enum qy_status qyi_bench_compare(struct qyi_app *app, struct qy_error *err);
 /* Rows of a step that were there before. */
 QY_MUST enum qy_status qyi_bench_residency(struct qyi_app *app, struct qy_error *err);
 QY_MUST enum qy_status qyi_bench_kernels(struct qyi_app *app, struct qy_error *err);

@@ -7,6 +7,9 @@
 /* chosen: what bench residency shows of a new device: hit rates settle within some 30 steps */
 enum { WARM_UP = 2, WARM_UP_DISCRETE = 32 };
 
+/* Tokens of text that a sequence needs for a place of its own. */
+enum { TEXT_EACH = 64 };
+
 /* The first sequence: --context tokens of the file, or random rows. */
 static enum qy_status fill_first(struct qyi_bench_batch *b, struct qy_error *err)
 {
@@ -67,16 +70,28 @@ static enum qy_status fill(struct qyi_bench_batch *b, struct qy_error *err)
     return st == QY_OK ? qy_device_set_link(b->engine.dev, &slow, err) : st;
 }
 
+/* Where in the text sequence i goes on. They share what follows the context, each from a place of its
+ * own: sequences that read the same would choose the same, and all move rows at the same moment, which
+ * users do not. */
+static size_t place(const struct qyi_bench_batch *b, uint32_t i, uint32_t batch)
+{
+    const uint64_t context = b->engine.app->args->context;
+    const uint64_t rest = b->n_text > context ? b->n_text - context : 0;
+    const int is_short = rest / batch < TEXT_EACH;
+
+    return is_short ? (size_t)((context + b->n_fed) % b->n_text)
+                    : (size_t)(context + (i * (rest / batch) + b->n_fed) % rest);
+}
+
 /*
  * The text's own continuation (from its beginning after its end), because queries of random tokens
  * look elsewhere; random rows have none, and each sequence gets another token at every step.
  */
 static void feed(struct qyi_bench_batch *b, uint32_t batch, uint32_t n_vocab)
 {
-    const size_t at = b->text == NULL ? 0 : (b->engine.app->args->context + b->n_fed) % b->n_text;
     for (uint32_t i = 0; i < batch; i++) {
         b->next[i] = b->text != NULL
-                         ? b->text[at]
+                         ? b->text[place(b, i, batch)]
                          : (int32_t)((uint32_t)(b->next[i] * 31 + 7 * (int32_t)i + 1) % n_vocab);
     }
     b->n_fed++;

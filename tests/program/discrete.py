@@ -60,16 +60,25 @@ class Discrete(Case):
         self.assertRegex(out.stdout, r"at its best batch, \d: [0-9.]+, [0-9.]+ times: what capacity adds")
         self.assertRegex(out.stdout, r"link of [0-9.]+ GB/s, 1/4 of device memory:")
 
-    def test_bench_plan_has_the_modes_side_by_side(self):
-        base = ("bench", "plan", "-m", tiny(), "-f", write("t.txt", TEXT), "--batch", "2", "--context", "300",
-                "--steps", "2", "--warm-up", "3", "--policy", "exact", "--budget", "24", *SMALL)
-        out = self.json(*base, "--device", "host-discrete:16M")
-        self.assertEqual(out["pull"]["rows_pushed"], 0)
-        self.assertEqual(out["push"]["rows_pulled"], 0)
-        self.assertGreater(out["push"]["rows_pushed"], 0)
-        better = min(out[mode]["step_ms"] for mode in ("pull", "push"))
-        self.assertAlmostEqual(out["auto_over_better"], out["auto"]["step_ms"] / better, places=3)
-        self.refused(2, r"bench plan: device 'host' shares memory", *base)
+    def test_bench_compare_runs_sides_in_turns(self):
+        base = ("bench", "compare", "-m", tiny(), "-f", write("t.txt", TEXT), "--batch", "2", "--context", "300",
+                "--steps", "6", "--warm-up", "3", "--policy", "exact", "--budget", "24", *SMALL)
+        device = "device.spec=host-discrete:16M "
+        out = self.json(*base, "--side", "all here: device.spec=host", "--side", f"pull: {device} plan.mode=pull",
+                        "--side", f"push:{device} plan.mode=push")
+        here, pull, push = out["sides"]
+        self.assertEqual([side["name"] for side in out["sides"]], ["all here", "pull", "push"])
+        self.assertEqual(out["turns"], 6)
+        self.assertEqual(here["of_first"], 1)
+        self.assertEqual(here["rows_pulled"] + here["rows_pushed"] + here["movement_alone_ms"], 0)
+        self.assertEqual(pull["rows_pushed"], 0)
+        self.assertGreater(pull["rows_pulled"], 0)
+        self.assertEqual(push["rows_pulled"], 0)
+        self.assertGreater(push["rows_pushed"], 0)
+        self.refused(2, r"bench compare: 1 times --side; 2 to 8 are accepted", *base, "--side", "a: plan.mode=pull")
+        self.refused(2, r"option '--side': 'plan.mode=pull' refused; a name, a colon", *base, "--side", "a:",
+                     "--side", "plan.mode=pull")
+        self.refused(2, r"plan.mod", *base, "--side", "a:", "--side", "b: plan.mod=pull")
 
     def test_rows_pulled_ahead_change_no_answer(self):
         base = ("--policy", "exact", "--budget", "24", "--device", "host-discrete:8M", "--set", "plan.mode=pull")
