@@ -72,6 +72,8 @@ struct qy_node_params {
     uint8_t session[QY_NET_SESSION_BYTES]; /* names this process to those it asks, across
                                               connections: random bytes of its own      */
     uint64_t timeout_ns; /* of a request, and of a connection's hello                       */
+    uint64_t silent_ns;  /* who asks us and says nothing for so long has left, though its connection
+                            stands; 0: 30 timeouts. An owner who computes does not come to its node */
     uint64_t spin_ns;    /* qy_node_wait polls so long before it sleeps                      */
     uint32_t max_peers;  /* that we ask and that ask us, together                            */
     uint32_t depth;      /* requests of one peer under way at once, 1 .. 64                  */

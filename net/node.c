@@ -193,6 +193,8 @@ static void fill(struct qy_node *node, const struct qy_node_params *params)
     memcpy(node->identity.session, params->session, sizeof(node->identity.session));
     memcpy(node->key, params->key, sizeof(node->key));
     node->timeout = params->timeout_ns;
+    node->silent =
+        params->silent_ns > 0 ? params->silent_ns : QYI_SILENT_TIMEOUTS * params->timeout_ns;
     node->spin_ns = params->spin_ns;
     node->depth = params->depth;
     node->max_peers = params->max_peers;

@@ -26,7 +26,7 @@ enum {
     /* chosen: an idle peer is pinged after this part of a timeout, so that its loss is known not much
      * later than that of one who owes an answer. */
     QYI_PINGS = 8,
-    QYI_SILENT_TIMEOUTS = 30, /* chosen: who asks us and was silent for so long has left */
+    QYI_SILENT_TIMEOUTS = 30, /* chosen: silent_ns where none is given */
     QYI_ASKS = 64             /* places of questions that an id can tell */
 };
 
@@ -122,7 +122,7 @@ struct qy_node {
     int serves, closing;
     struct qyi_identity identity;
     uint8_t key[QY_NET_KEY_BYTES];
-    uint64_t timeout, spin_ns;
+    uint64_t timeout, silent, spin_ns;
     uint32_t depth, max_peers, n_peers; /* n_peers: opened and let in */
     size_t call_bytes, answer_bytes;
 

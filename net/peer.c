@@ -219,7 +219,7 @@ void qyi_peer_join(struct qy_peer *peer)
     peer->state = QY_PEER_UP;
     peer->incarnation = peer->hello.theirs.incarnation;
     peer->heard = node->time;
-    qyi_node_due(node, node->time + QYI_SILENT_TIMEOUTS * node->timeout);
+    qyi_node_due(node, node->time + node->silent);
     (void)snprintf(peer->name, sizeof(peer->name), "session %02x%02x%02x%02x", session[0],
                    session[1], session[2], session[3]);
     qy_log_write(&node->rt->log, QY_LOG_DEBUG, "net", "%s joined", peer->name);
@@ -235,7 +235,7 @@ static uint64_t tick_accepted(struct qy_peer *peer)
 {
     const struct qy_node *node = peer->node;
     const int up = peer->state == QY_PEER_UP;
-    const uint64_t due = up ? peer->heard + QYI_SILENT_TIMEOUTS * node->timeout : peer->due;
+    const uint64_t due = up ? peer->heard + node->silent : peer->due;
 
     if (node->time < due) {
         return due;

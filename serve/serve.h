@@ -95,7 +95,7 @@ struct qyi_net_settings {
     char key_file[QY_SETTING_TEXT_BYTES];
     char memory[QY_SETTING_TEXT_BYTES]; /* addresses of memory servers */
     uint64_t bytes;                     /* of a memory server, for blocks */
-    int64_t replicas, timeout_ms, spin_us, drain_ms;
+    int64_t replicas, timeout_ms, silent_ms, spin_us, drain_ms;
 };
 extern const struct qy_setting qyi_net_setting_rows[];
 extern const size_t qyi_net_setting_count;

@@ -52,6 +52,16 @@ const struct qy_setting qyi_net_setting_rows[] = {
      .unit = "milliseconds",
      .help = "what is not answered in this time counts as lost",
      .offset = AT(timeout_ms)},
+    {.name = "net.silent_ms",
+     .type = QY_SETTING_INT,
+     .initial = "300000", /* chosen: longer than a program does something else between two steps */
+     .min = 1000,
+     .max = 86400000,
+     .unit = "milliseconds",
+     .help =
+         "a memory server frees the blocks of a worker that has said nothing for so long, though "
+         "its connection stands",
+     .offset = AT(silent_ms)},
     {.name = "net.spin_us",
      .type = QY_SETTING_INT,
      .initial = "50",

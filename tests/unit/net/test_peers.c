@@ -235,26 +235,35 @@ static void stopped_asker_finds_nobody_late(void **state)
     bed_close(&bed);
 }
 
-static void silent_asker_leaves_in_the_end(void **state)
+/* An asker that stops stays for so many timeouts, and has left after some more. */
+static void silent_asker_stays_for(uint64_t silent_ns, uint64_t timeouts)
 {
     struct bed_server server;
     struct bed bed;
 
-    (void)state;
     bed_open(&bed, NULL);
-    bed_server_open(&bed, &server, "s");
+    struct qy_node_params p = bed_server_params(&bed, &server, "s");
+    p.silent_ns = silent_ns;
+    bed_server_start(&server, &p);
     struct qy_node *client = bed_client(&bed, "c");
     (void)bed_connect(client, "s");
     assert_int_equal(qy_fabric_happens(bed.fabric, "c", QY_FABRIC_STOP), QY_OK);
-    bed_pass(server.node, 29 * timeout);
+    bed_pass(server.node, (timeouts - 1) * timeout);
     assert_string_equal(server.events, "J");
-    bed_pass(server.node, 40 * timeout);
+    bed_pass(server.node, 10 * timeout);
     assert_string_equal(server.events, "JL");
     assert_non_null(strstr(server.why, "silent"));
     assert_int_equal(qy_fabric_happens(bed.fabric, "c", QY_FABRIC_RESUME), QY_OK);
     qy_node_close(client);
     bed_server_close(&server);
     bed_close(&bed);
+}
+
+static void silent_asker_leaves_in_the_end(void **state)
+{
+    (void)state;
+    silent_asker_stays_for(0, 30);
+    silent_asker_stays_for(100 * timeout, 100);
 }
 
 /* The asker's link was cut and came back: its old connection leaves before the new one joins. */
