@@ -82,9 +82,10 @@ struct qy_peer {
     int lingers;       /* a refusal was sent: waits for the other end to close */
     char why[192];     /* it was doomed, or an attempt failed */
     char name[64], address[QY_NET_ADDRESS_BYTES];
-    uint64_t due;     /* of an attempt, of a hello, or when to try again */
-    uint64_t heard;   /* the last good message */
-    uint64_t lost_at; /* or opened */
+    uint64_t due;      /* of an attempt, of a hello, or when to try again */
+    uint64_t heard;    /* the last good message */
+    uint64_t heard_at; /* the same, on the wire's clock */
+    uint64_t lost_at;  /* or opened */
     uint64_t incarnation;
     void *user;
 

@@ -111,7 +111,9 @@ static void end_asked(struct qy_peer *peer)
         peer->stats.lost_ns = node->last;
         peer->stats.broken += peer->timed_out ? 0 : 1;
         qy_log_write(&node->rt->log, node->closing ? QY_LOG_DEBUG : QY_LOG_WARN, "net",
-                     "peer '%s'%s%s: lost: %s", peer->name, at(peer), at_address(peer), peer->why);
+                     "peer '%s'%s%s: lost: %s, %llu ms after it was last heard", peer->name,
+                     at(peer), at_address(peer), peer->why,
+                     (unsigned long long)(node->last - peer->heard_at) / 1000000);
     }
     peer->timed_out = 0;
     qyi_asks_fail(peer);

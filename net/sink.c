@@ -83,6 +83,7 @@ static void *begins(void *ctx, struct qyi_conn *conn, const struct qyi_head *hea
         return NULL;
     }
     peer->heard = node->time;
+    peer->heard_at = node->last;
     peer->beat_due = 0;
     switch (head->kind) {
     case QYI_KIND_HELLO:
@@ -108,6 +109,7 @@ static void arrived(void *ctx, struct qyi_conn *conn, const struct qyi_head *hea
         return;
     }
     peer->heard = node->time;
+    peer->heard_at = node->last;
     peer->beat_due = 0;
     if (token) { /* also of a head that is damaged: only this says what it is */
         if (peer->asks) {
