@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quarry doctor: what this machine and this build can do, and what to fix; quarry --version. */
+/* quarry doctor: what this machine and this build can do, how ranks reach each other, and what to fix; quarry
+ * --version. */
 #include <string.h>
 #include <sys/utsname.h>
 
-#include "serve/doctor/doctor.h"
+#include "serve/doctor/doctor_ranks.h"
 #include "serve/features.h"
 
 void qyi_doctor_line(const struct qyi_doctor *d, const char *what, const char *text)
@@ -178,8 +179,7 @@ int qyi_cmd_doctor(struct qyi_app *app)
     report_libraries(&d);
     qyi_doctor_network(&d, app);
     report_device(&d, app);
-    cJSON_AddItemToObject(d.root, "ranks", cJSON_CreateArray());
-    cJSON_AddItemToObject(d.root, "links", cJSON_CreateArray());
+    const int unreached = qyi_doctor_ranks_report(&d, app->doctor);
     if (!d.json) {
         printf("\n%d things to fix\n", cJSON_GetArraySize(d.warnings));
         const cJSON *item = NULL;
@@ -190,10 +190,10 @@ int qyi_cmd_doctor(struct qyi_app *app)
     }
     cJSON_AddItemToObject(d.root, "warnings", d.warnings);
     if (d.json) {
-        return qyi_print_json(d.root);
+        return qyi_print_json(d.root) != 0 || unreached > 0;
     }
     cJSON_Delete(d.root);
-    return fflush(stdout) != 0;
+    return fflush(stdout) != 0 || unreached > 0;
 }
 
 void qyi_print_version(void)

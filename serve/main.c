@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "net/net.h"
+#include "serve/doctor/doctor_ranks.h"
 #include "serve/job/job.h"
 #include "serve/memory/memory_server.h"
 
@@ -72,6 +73,9 @@ int main(int argc, char **argv)
     }
     if (qyi_job_wanted(&args)) {
         return qyi_job_main(&args, &app, st == QY_OK ? NULL : &err, work);
+    }
+    if (qyi_doctor_job_wanted(&args)) {
+        return qyi_doctor_job_main(&args, &app, st == QY_OK ? NULL : &err, work);
     }
     return st == QY_OK ? work(&app) : qyi_fail(&err);
 }

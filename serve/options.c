@@ -152,7 +152,10 @@ static const struct qyi_command_info commands[] = {
      NULL},
     {QYI_MEMORY, "memory", "--listen HOST:PORT --bytes SIZE --key-file FILE | --new-key FILE",
      "a memory server: keeps blocks of other hosts' KV caches in this one's memory", NULL},
-    {QYI_DOCTOR, "doctor", "", "what this machine and build can do, and what to fix", NULL},
+    {QYI_DOCTOR, "doctor", "",
+     "what this machine and build can do, and what to fix; under mpirun also how each rank reaches "
+     "every other",
+     NULL},
     {QYI_CONFIG, "config", "", "every setting: value, source, range, meaning", NULL},
     {QYI_HELP, "help", "[COMMAND]", "this help; --man and --completion bash", NULL},
 };

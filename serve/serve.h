@@ -103,10 +103,12 @@ extern const size_t qyi_net_setting_count;
 /* ---- application --------------------------------------------------------------------------------- */
 
 struct qyi_job;
+struct qyi_doctor_ranks;
 
 struct qyi_app {
     const struct qyi_args *args;
     const struct qyi_job *job; /* whose memory ranks keep blocks; NULL: there are none */
+    const struct qyi_doctor_ranks *doctor; /* what doctor found of its ranks; NULL: one process */
     struct qy_runtime rt;
     struct qy_config *config;
     struct qy_runtime_settings runtime;
