@@ -221,10 +221,12 @@ size_t qy_device_attend_coded_scratch(const struct qy_device *dev, uint32_t d);
 
 /* Causal attention of a chunk (prefill): query i (of n_q) attends rows 0 .. first + i.
  *   q [n_q][stride] with the group's g*d elements at the start of each row; out likewise.
- * Rows first .. first + n_q - 1 were appended before.
+ * Rows first .. first + n_q - 1 were appended before. With `earlier` no row is a query's own: rows
+ * end at first - 1, and every query attends to all of them.
  * Rows may come in parts, in ascending order: a call takes rows key_begin .. key_end - 1, both
- * multiples of 64 but for the last key_end, first + n_q; key_end = 0 stands for that. What is to be
- * gone on with is kept in out and state between the calls; the bits are those of a single call. */
+ * multiples of 64 but for the last key_end, first + n_q (or first); key_end = 0 stands for that. What
+ * is to be gone on with is kept in out and state between the calls; the bits are those of a single
+ * call. Rows between parts may be left out, those before the first one too (`starts`). */
 struct qy_chunk_item {
     const float *q;
     size_t q_stride;
@@ -234,6 +236,11 @@ struct qy_chunk_item {
     size_t out_stride;
     uint32_t key_begin, key_end;
     float *state; /* [n_q][group][2], written and read again; NULL: all rows in one call */
+    int earlier;  /* 1: see above                                                         */
+    int starts;   /* 1: no part came before, though key_begin is above 0                  */
+    float *lse;   /* [n_q][lse_stride] written with the last part, the group's at the start of each
+                     row; NULL: not wanted */
+    size_t lse_stride;
 };
 QY_MUST enum qy_status qy_device_attend_chunk(struct qy_device *dev,
                                               const struct qy_chunk_item *items, uint32_t n_items,

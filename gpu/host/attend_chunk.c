@@ -20,13 +20,13 @@ struct chunk_job {
 /* One past the last row of the item's part. */
 static uint32_t key_end(const struct qy_chunk_item *item)
 {
-    return item->key_end == 0 ? item->first + item->n_q : item->key_end;
+    return item->key_end == 0 ? (uint32_t)qyi_chunk_rows(item) : item->key_end;
 }
 
 /* Is the part one that can be gone on with? Parts begin and end where steps of keys do. */
 static int part_valid(const struct qy_chunk_item *item)
 {
-    const uint64_t all = (uint64_t)item->first + item->n_q;
+    const uint64_t all = qyi_chunk_rows(item);
     const uint64_t end = item->key_end == 0 ? all : item->key_end;
 
     if (item->n_q == 0) {
@@ -36,7 +36,7 @@ static int part_valid(const struct qy_chunk_item *item)
         item->key_begin % QYI_CHUNK_KEYS != 0 || (end < all && end % QYI_CHUNK_KEYS != 0)) {
         return 0;
     }
-    return item->state != NULL || (item->key_begin == 0 && end == all);
+    return item->state != NULL || ((item->key_begin == 0 || item->starts) && end == all);
 }
 
 /* Queries of one tile. */

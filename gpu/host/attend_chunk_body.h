@@ -13,6 +13,8 @@
  * multiples of QYI_CHUNK_KEYS and masked keys add exact zeros: the bits of a query do not depend
  * on how its sequence was cut into chunks, nor on the tile of queries that it is in.
  *
+ * Where all rows are earlier than the queries (item->earlier), every limit is the last of them.
+ *
  * A call that takes only a part of the rows leaves O, not divided, in out and the lanes' m and l in
  * state; the next call loads them again and goes on as if it had never stopped.
  */
@@ -57,6 +59,13 @@ static struct chunk_space chunk_layout(const struct qyi_chunk *chunk)
     return c;
 }
 
+/* One past the last key of the tile's last query. */
+static uint32_t chunk_keys(const struct qyi_chunk *chunk)
+{
+    const struct qy_chunk_item *item = chunk->item;
+    return item->earlier ? item->first : item->first + chunk->q_end;
+}
+
 /* Where row r of the tile has its output and its state. */
 static float *chunk_out(const struct qyi_chunk *chunk, uint32_t r)
 {
@@ -79,7 +88,8 @@ static void chunk_begin(const struct qyi_chunk *chunk, const struct chunk_space 
         const uint32_t at = chunk->q_begin + r / item->group;
         c->m[r] = -INFINITY;
         c->l[r] = 0.0F;
-        c->limit[r] = (float)(r < c->rows ? item->first + at : item->first + chunk->q_end - 1);
+        c->limit[r] =
+            (float)(item->earlier || r >= c->rows ? chunk_keys(chunk) - 1 : item->first + at);
         if (r < c->rows) {
             const float *q = item->q + at * item->q_stride + r % item->group * c->d;
             float *to = c->q + (r / LANES) * c->dp * LANES + r % LANES;
@@ -246,12 +256,17 @@ static void chunk_mix(const struct chunk_space *c, float *o, uint32_t n, const v
 /* O, divided by the sums of weights after the last row. */
 static void chunk_end(const struct qyi_chunk *chunk, const struct chunk_space *c)
 {
+    const struct qy_chunk_item *item = chunk->item;
     for (uint32_t r = 0; r < c->rows; r++) {
         const float *o = c->o + (r / LANES) * c->dp * LANES + r % LANES;
         float *out = chunk_out(chunk, r);
         const float inverse = 1.0F / c->l[r];
         for (size_t i = 0; i < c->d; i++) {
             out[i] = o[i * LANES] * inverse;
+        }
+        if (item->lse != NULL) {
+            const size_t at = chunk->q_begin + r / item->group;
+            item->lse[at * item->lse_stride + r % item->group] = c->m[r] + logf(c->l[r]);
         }
     }
 }
@@ -298,14 +313,14 @@ static void chunk_attend(const struct qyi_chunk *chunk)
 {
     const struct qy_chunk_item *item = chunk->item;
     const struct chunk_space c = chunk_layout(chunk);
-    const uint32_t n_keys = item->first + chunk->q_end; /* of the tile's last query */
+    const uint32_t n_keys = chunk_keys(chunk);
     const uint32_t end = n_keys < chunk->key_end ? n_keys : chunk->key_end;
-    const int last = chunk->key_end == item->first + item->n_q;
+    const int last = chunk->key_end == qyi_chunk_rows(item);
     if (item->key_begin >= end && !last) {
         return; /* all its keys were in parts before: it waits to be divided */
     }
     chunk_begin(chunk, &c);
-    if (item->key_begin > 0) {
+    if (item->key_begin > 0 && !item->starts) {
         chunk_resume(chunk, &c);
     }
     for (uint32_t key = item->key_begin; key < end; key += KEYS) {

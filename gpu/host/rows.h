@@ -36,10 +36,16 @@ struct qyi_span {
 struct qyi_chunk {
     const struct qy_chunk_item *item;
     uint32_t q_begin, q_end;
-    uint32_t key_end; /* the item's, where that is 0: first + n_q */
+    uint32_t key_end; /* the item's, where that is 0: qyi_chunk_rows */
     float scale;
     float *scratch;
 };
+
+/* One past the last row that the item has a say about. */
+static inline uint64_t qyi_chunk_rows(const struct qy_chunk_item *item)
+{
+    return (uint64_t)item->first + (item->earlier ? 0 : item->n_q);
+}
 
 struct qyi_pool_head {
     double mass; /* of lo .. hi - 1                         */
