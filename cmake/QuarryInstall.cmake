@@ -44,7 +44,7 @@ foreach(part IN ITEMS tensor_type index_bytes row_codec copies) # of gpu.h
     DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/quarry/gpu COMPONENT development)
 endforeach()
 
-foreach(part IN ITEMS memory memory_probe) # of offload.h
+foreach(part IN ITEMS chunks memory memory_probe) # of offload.h
   install(FILES ${PROJECT_SOURCE_DIR}/offload/${part}.h
     DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/quarry/offload COMPONENT development)
 endforeach()

@@ -323,6 +323,8 @@ void qyi_trace_stage(const struct qy_cache *cache, enum qy_stage stage, uint64_t
 void qyi_trace_step(const struct qy_cache *cache, uint64_t end_ns);
 void qyi_trace_plan(const struct qy_cache *cache, const struct qyi_plan_made *made,
                     uint64_t begin_ns, uint32_t layer);
+void qyi_trace_chunk(const struct qy_cache *cache, const struct qyi_chunk_work *work,
+                     const struct qyi_chunk_choice *choice, uint64_t begin_ns, uint32_t layer);
 
 /* fill.c: arena bytes of one piece of fill_random's index (0: the policy has no append). */
 size_t qyi_fill_scratch(const struct qy_cache *cache);

@@ -427,6 +427,7 @@ QY_MUST enum qy_status qy_residency_replay(const struct qy_allocator *mem,
                                            const struct qy_replay_params *params,
                                            struct qy_replay_result *result, struct qy_error *err);
 
+#include "offload/chunks.h"
 #include "offload/memory.h"
 #include "offload/memory_probe.h"
 

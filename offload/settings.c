@@ -148,7 +148,8 @@ const struct qy_setting qy_cache_setting_rows[] = {
         .choices = "auto|pull|push",
         .help =
             "rows that a discrete device lacks: pull copies them there, push sends the query to "
-            "their home and merges the partial that comes back, auto chooses by measured costs",
+            "their home and merges the partial that comes back, auto chooses by measured costs. "
+            "So with the queries of a chunk of prefill, where earlier blocks are on memory servers",
         .offset = offsetof(struct qy_cache_settings, plan_mode),
     },
     {

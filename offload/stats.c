@@ -141,6 +141,25 @@ void qy_cache_server(const struct qy_cache *cache, uint32_t i, struct qy_cache_s
                                        .corrupt = peers.corrupt};
 }
 
+void qy_cache_chunks(const struct qy_cache *cache, struct qy_cache_chunks *chunks)
+{
+    const struct qyi_far_chunk *c = &cache->far.chunk;
+
+    *chunks = (struct qy_cache_chunks){.can_push = c->n_places > 0,
+                                       .pulled = c->counts.pulled,
+                                       .pushed = c->counts.pushed,
+                                       .failed = c->counts.failed,
+                                       .rows_pulled = c->counts.rows_pulled,
+                                       .rows_pushed = c->counts.rows_pushed,
+                                       .pushed_bytes = c->counts.pushed_bytes,
+                                       .measured = c->measured,
+                                       .byte_ns = c->costs.byte_ns,
+                                       .pair_ns = c->costs.pair_ns,
+                                       .far_pair_ns = c->costs.far_pair_ns,
+                                       .far_row_ns = c->costs.far_row_ns,
+                                       .token_ns = c->costs.token_ns};
+}
+
 static void disk_stats(const struct qy_cache *cache, struct qy_cache_stats *stats)
 {
     const struct qyi_home_far *d = &cache->far;

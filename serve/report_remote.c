@@ -78,6 +78,57 @@ static void print_checks(const struct qyi_cache_report *report, FILE *out)
             (unsigned long long)c->remote_damaged, (unsigned long long)c->remote_again);
 }
 
+/* Chunks of prefill, where they could be pushed. */
+static void print_chunks(const struct qyi_cache_report *report, FILE *out)
+{
+    struct qy_cache_chunks c;
+    char a[32];
+    qy_cache_chunks(report->cache, &c);
+    if (c.pushed + c.pulled > 0) {
+        fprintf(out,
+                "  prefill       %llu of %llu layers of chunks pushed: %llu rows attended to on "
+                "memory servers (%s), %llu read; %llu pushes came to nothing\n",
+                (unsigned long long)c.pushed, (unsigned long long)(c.pushed + c.pulled),
+                (unsigned long long)c.rows_pushed, size(c.pushed_bytes, a),
+                (unsigned long long)c.rows_pulled, (unsigned long long)c.failed);
+    }
+}
+
+static void chunks_json(const struct qyi_cache_report *report, cJSON *remote)
+{
+    struct qy_cache_chunks c;
+    qy_cache_chunks(report->cache, &c);
+    if (!c.can_push) {
+        cJSON_AddNullToObject(remote, "prefill"); /* plan.mode = pull, or step.deterministic */
+        return;
+    }
+    const struct {
+        const char *name;
+        double value;
+    } numbers[] = {{"pulled", (double)c.pulled},
+                   {"pushed", (double)c.pushed},
+                   {"failed", (double)c.failed},
+                   {"rows_pulled", (double)c.rows_pulled},
+                   {"rows_pushed", (double)c.rows_pushed},
+                   {"pushed_bytes", (double)c.pushed_bytes}},
+      costs[] = {{"byte_ns", c.byte_ns},
+                 {"pair_ns", c.pair_ns},
+                 {"far_pair_ns", c.far_pair_ns},
+                 {"far_row_ns", c.far_row_ns},
+                 {"token_ns", c.token_ns}};
+    cJSON *prefill = cJSON_AddObjectToObject(remote, "prefill");
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        cJSON_AddNumberToObject(prefill, numbers[i].name, numbers[i].value);
+    }
+    for (size_t i = 0; i < sizeof costs / sizeof costs[0]; i++) {
+        if (c.measured) {
+            cJSON_AddNumberToObject(prefill, costs[i].name, costs[i].value);
+        } else {
+            cJSON_AddNullToObject(prefill, costs[i].name); /* only auto measures */
+        }
+    }
+}
+
 void qyi_remote_print(const struct qyi_cache_report *report, FILE *out)
 {
     const struct qy_cache_stats *c = report->stats;
@@ -98,6 +149,7 @@ void qyi_remote_print(const struct qyi_cache_report *report, FILE *out)
             (unsigned long long)c->remote_rows_pulled, (unsigned long long)c->remote_rows_pushed,
             size(c->remote_pushed_bytes, d), (unsigned long long)c->remote_writes,
             size(c->remote_written_bytes, e), (unsigned long long)c->remote_failures);
+    print_chunks(report, out);
     for (uint32_t i = 0; i < c->servers; i++) {
         struct qy_cache_server server;
         qy_cache_server(report->cache, i, &server);
@@ -171,5 +223,6 @@ void qyi_remote_json(const struct qyi_cache_report *report, cJSON *object)
     cJSON_AddNumberToObject(remote, "written_bytes", (double)c->remote_written_bytes);
     cJSON_AddNumberToObject(remote, "failed_writes", (double)c->remote_failures);
     cJSON_AddNumberToObject(remote, "idle_servers", (double)c->servers_idle);
+    chunks_json(report, remote);
     checks_json(report, remote);
 }

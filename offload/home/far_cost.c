@@ -10,6 +10,8 @@
  * wait for their answers but once. Rows of a push are shared out to the servers, which work side by side;
  * rows of a pull all come in at one place. Each time is the least of RUNS.
  *
+ * What chunks cost (plan_chunk.h) is measured with the same block: far_chunk_cost.c.
+ *
  * chosen: one block at one server, whose rows lie in its caches: several would take longer to put than
  * what a plan gains by them. Servers differ as little as their hosts do.
  */
@@ -51,6 +53,7 @@ static int trial_open(const struct qy_cache *cache, struct trial *t)
     t->row_bytes = qyi_layout_home_row(l, t->layer);
     t->n = (uint32_t)(cache->far.store->rows_bytes / t->row_bytes);
     t->n = t->n < l->block_tokens ? t->n : l->block_tokens;
+    t->n += t->n == 0; /* a store that hands out no rows */
     t->block = mem->alloc(mem->ctx, l->block_bytes, ALIGN);
     t->rows = qy_alloc_zero(mem, ITEMS * t->n * t->row_bytes);
     t->ids = qy_alloc_zero(mem, t->n * sizeof(*t->ids));
@@ -94,7 +97,6 @@ static struct qyi_store_request request(const struct trial *t, enum qyi_store_op
     return r;
 }
 
-/* Nothing of a batch that failed is under way afterwards. */
 static enum qy_status run(const struct qy_cache *cache, struct qyi_store_request *requests,
                           uint32_t n)
 {
@@ -111,23 +113,32 @@ static enum qy_status run(const struct qy_cache *cache, struct qyi_store_request
     return st;
 }
 
+enum qy_status qyi_far_cost_run(const struct qy_cache *cache, struct qyi_store_request *requests,
+                                uint32_t n, int times, double *ns)
+{
+    enum qy_status st = QY_OK;
+
+    for (int i = 0; st == QY_OK && i < times; i++) {
+        const uint64_t begin = qy_clock_ns();
+        st = run(cache, requests, n);
+        const double took = (double)(qy_clock_ns() - begin);
+        if (ns != NULL && (i == 0 || took < *ns)) {
+            *ns = took;
+        }
+    }
+    return st;
+}
+
 /* n_items lists of n rows. */
 static enum qy_status time_lists(const struct trial *t, enum qyi_store_op op, uint32_t n_items,
                                  uint32_t n, double *ns)
 {
     struct qyi_store_request requests[ITEMS];
-    enum qy_status st = QY_OK;
 
-    for (int i = 0; st == QY_OK && i < RUNS; i++) {
-        for (uint32_t k = 0; k < n_items; k++) {
-            requests[k] = request(t, op, k, n);
-        }
-        const uint64_t begin = qy_clock_ns();
-        st = run(t->cache, requests, n_items);
-        const double took = (double)(qy_clock_ns() - begin);
-        *ns = i == 0 || took < *ns ? took : *ns;
+    for (uint32_t k = 0; k < n_items; k++) {
+        requests[k] = request(t, op, k, n);
     }
-    return st;
+    return qyi_far_cost_run(t->cache, requests, n_items, RUNS, ns);
 }
 
 /* More things took longer: how much, each. */
@@ -161,14 +172,47 @@ static enum qy_status measure(const struct trial *t, struct qyi_plan_costs *cost
     return st;
 }
 
-enum qy_status qyi_far_cost_measure(struct qy_cache *cache, struct qy_error *err)
+/* With a block of zeros in slot 0, which is given back. */
+static enum qy_status measure_all(struct qy_cache *cache, const struct trial *t, int lists,
+                                  int chunks)
 {
     struct qyi_push *push = &cache->tier.push;
     struct qyi_plan_costs costs =
         push->params.costs; /* rows that came still cross the device's link */
+    struct qyi_store_request put = {
+        .op = QYI_STORE_WRITE,
+        .data = t->block,
+        .bytes = cache->layout.block_bytes,
+        .name = {.serial = cache->far.serials + 1, .generation = ++cache->far.n_named}};
+    enum qy_status st = run(cache, &put, 1);
+
+    if (st != QY_OK) {
+        return st;
+    }
+    if (lists) {
+        st = measure(t, &costs);
+    }
+    if (st == QY_OK && lists) {
+        costs.shared_threads = 0;
+        push->far = push->params;
+        push->far.costs = costs;
+    }
+    if (st == QY_OK && chunks) {
+        st = qyi_far_chunk_measure(cache);
+    }
+    qyi_store_release(cache->far.store, 0);
+    qyi_store_poll(cache->far.store);
+    return st;
+}
+
+enum qy_status qyi_far_cost_measure(struct qy_cache *cache, struct qy_error *err)
+{
+    const int measures = cache->params.settings.plan_mode == QY_PLAN_AUTO;
+    const int lists = measures && cache->tier.push.chosen && cache->far.in_lists;
+    const int chunks = measures && cache->far.chunk.n_places > 0;
     struct trial t;
 
-    if (!push->chosen || push->params.mode != QY_PLAN_AUTO || !cache->far.in_lists) {
+    if (!lists && !chunks) {
         return QY_OK;
     }
     if (!trial_open(cache, &t)) {
@@ -176,27 +220,13 @@ enum qy_status qyi_far_cost_measure(struct qy_cache *cache, struct qy_error *err
         return qy_error_set(err, QY_ERR_NOMEM,
                             "cache: out of memory for the trial of memory servers");
     }
-    struct qyi_store_request put = {
-        .op = QYI_STORE_WRITE,
-        .data = t.block,
-        .bytes = cache->layout.block_bytes,
-        .name = {.serial = cache->far.serials + 1, .generation = ++cache->far.n_named}};
-    enum qy_status st = run(cache, &put, 1);
-    if (st == QY_OK) {
-        st = measure(&t, &costs);
-        qyi_store_release(cache->far.store, 0);
-        qyi_store_poll(cache->far.store);
-    }
+    const enum qy_status st = measure_all(cache, &t, lists, chunks);
     *qyi_store_stats(cache->far.store) = (struct qyi_store_stats){0};
     trial_close(&t);
-    if (st == QY_OK) {
-        costs.shared_threads = 0;
-        push->far = push->params;
-        push->far.costs = costs;
-    } else {
+    if (st != QY_OK) {
         qy_log_write(&cache->rt->log, QY_LOG_WARN, "offload",
-                     "memory servers: the trial of what rows there cost failed (%s): rows there "
-                     "are pulled; plan.mode = push pushes them",
+                     "memory servers: the trial of what rows there cost failed (%s): where it "
+                     "says nothing rows are pulled; plan.mode = push pushes them",
                      qy_status_name(st));
     }
     return QY_OK;

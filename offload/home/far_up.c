@@ -108,11 +108,10 @@ static void clear_reads(struct qyi_far_reads *reads)
 enum qy_status qyi_home_far_drop(struct qy_cache *cache)
 {
     struct qyi_home_far *d = &cache->far;
-    int pending = 0;
-
     if (!d->store) {
         return QY_OK;
     }
+    int pending = qyi_far_chunk_drop(cache);
     for (int i = 0; i < QY_MICRO_BATCHES; i++) {
         pending |= d->rows[i].active || d->push.questions[i].batch.n_left > 0;
         d->rows[i].active = 0;

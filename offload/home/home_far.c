@@ -199,7 +199,8 @@ uint64_t qyi_home_far_bytes(const struct qy_cache *cache, uint64_t n_slots, uint
            QYI_FAR_PARTS * (part_bytes(cache) + PART_READS * reads_bytes()) +
            items * (sizeof(uint32_t) + table_blocks(cache) * sizeof(uint8_t *) +
                     sizeof(struct qy_gather_item)) +
-           (uint64_t)3 * cache->ids_capacity * sizeof(uint32_t) + qyi_far_push_bytes(cache);
+           (uint64_t)3 * cache->ids_capacity * sizeof(uint32_t) + qyi_far_push_bytes(cache) +
+           qyi_far_chunk_bytes(cache);
 }
 
 static int open_reads(const struct qy_allocator *mem, uint32_t capacity, size_t bytes,
@@ -252,7 +253,7 @@ static int open_lists(struct qy_cache *cache)
     for (int i = 0; i < QYI_FAR_PARTS; i++) {
         missing |= open_reads(mem, PART_READS, part_bytes(cache), &d->parts[i]);
     }
-    missing |= qyi_far_push_open(cache);
+    missing |= qyi_far_push_open(cache) | qyi_far_chunk_open(cache);
     return missing || !d->free_slots || !d->slots || !d->last_use || !d->footers ||
            (sums && !d->sums) || !d->n_ram || !d->tables || !d->gathers || !d->scratch ||
            !d->in_order;
@@ -334,6 +335,7 @@ void qyi_home_far_close(struct qy_cache *cache)
 
     qyi_store_close(d->store);
     qyi_far_push_close(cache);
+    qyi_far_chunk_close(cache);
     for (int i = 0; i < QYI_FAR_PARTS; i++) {
         close_reads(mem, &d->parts[i]);
     }

@@ -17,6 +17,7 @@
  *                        of a store that hands out rows, these alone (far_rows_lists.c)
  *   push   (far_push.c)  queries go to the memory servers that have the rows
  *   parts  (far_up.c)    what attends to everything reads its layer's part of blocks, a stage ahead
+ *   chunk  (far_chunk.c) or, of prefill, queries go to the memory servers that have the blocks
  *   up     (far_up.c)    blocks that are open again after a cut, or in the window, come back whole
  *
  * chosen: a block that is read often from the store stays there; its rows are in slots of the device.
@@ -27,8 +28,9 @@
 #include "offload/disk/disk.h"
 #include "offload/layout.h"
 #include "offload/servers/servers.h"
+#include "offload/tier/plan_chunk.h"
 
-enum { QYI_FAR_WRITES = 16, QYI_FAR_PARTS = 2 };
+enum { QYI_FAR_WRITES = 16, QYI_FAR_PARTS = 2, QYI_FAR_RUNS = 2 };
 
 struct qy_cache;
 struct qy_sequence;
@@ -81,6 +83,43 @@ struct qyi_far_push {
     struct qyi_far_reads questions[QY_MICRO_BATCHES]; /* without staging */
 };
 
+/* Tokens first .. first + n - 1 of a chunk, asked of all servers that have rows of it. */
+struct qyi_far_run {
+    uint32_t first, n; /* n 0: none is under way */
+    struct qyi_store_batch batch;
+    struct qyi_store_request *requests; /* [n_places]                                           */
+    float *out, *lse; /* [servers asked][n][heads][d] partials, and [servers asked][n][heads] */
+};
+
+/* Since open. Rows of all KV heads. */
+struct qyi_far_chunk_counts {
+    uint64_t pulled, pushed; /* (sequence, chunk, layer) with blocks in the store         */
+    uint64_t failed;         /* of those pulled: a push of it came to nothing             */
+    uint64_t rows_pulled, rows_pushed, pushed_bytes;
+};
+
+/* Pushes of chunks; see far_chunk.c. Memory is home memory. */
+struct qyi_far_chunk {
+    struct qyi_far_chunk_counts counts;
+    uint32_t n_places; /* servers; 0: chunks are never pushed, nothing below is set */
+    enum qy_plan_mode mode;
+    int measured;
+    struct qyi_chunk_costs costs;
+    uint32_t most_tokens; /* of a run */
+    float *q, *out, *lse; /* of a chunk: [tokens][heads][d]; merged partials; [tokens][heads] */
+    uint8_t *place;       /* [max_blocks] of the slice: 1 + the server that is asked, or 0    */
+    uint32_t *slots;      /* [max_blocks] those of each server, one after another             */
+    uint8_t *done;        /* [max_sequences] the slice was pushed in this layer               */
+    struct qy_copy_item *copies; /* [max_step_tokens + 1] */
+    struct qyi_far_run runs[QYI_FAR_RUNS];
+    /* Of the chunk that is looked at, or under way. */
+    uint32_t first_slot[QYI_SERVERS_MOST + 1];
+    uint32_t run_tokens, layer, n_tokens;
+    uint32_t next;   /* token that no run has yet  */
+    uint32_t oldest; /* run: it is waited for first */
+    int failed;      /* a question came to nothing, so all did */
+};
+
 struct qyi_home_far {
     struct qyi_store *store; /* NULL: there is no disk tier, and nothing below is set */
     uint32_t n_slots, slot_pages;
@@ -98,6 +137,7 @@ struct qyi_home_far {
     struct qyi_far_rows rows[QY_MICRO_BATCHES];
     struct qyi_far_reads parts[QYI_FAR_PARTS];
     struct qyi_far_push push;
+    struct qyi_far_chunk chunk;
     int in_lists;       /* the store hands out rows: staging has them alone      */
     uint32_t *n_ram;    /* [items] pulls whose block is in host memory: they come first */
     uint8_t **tables;   /* [items][max_blocks] rows in the staging; in_lists: [items]    */
@@ -216,6 +256,13 @@ void qyi_far_lists_stamp(struct qy_cache *cache, const struct qy_gather_item *it
 /* far_cost.c: where plan.mode is auto, what rows on memory servers cost, by a trial; one that fails is
  * told, and these rows are pulled. QY_ERR_NOMEM. [setup] */
 QY_MUST enum qy_status qyi_far_cost_measure(struct qy_cache *cache, struct qy_error *err);
+/* Runs requests of a trial; nothing of them is under way afterwards, whatever came of them. *ns (NULL: not
+ * wanted): the least of `times` runs. */
+QY_MUST enum qy_status qyi_far_cost_run(const struct qy_cache *cache,
+                                        struct qyi_store_request *requests, uint32_t n, int times,
+                                        double *ns);
+/* far_chunk_cost.c: the same of chunks, with a block of zeros in slot 0. [setup] */
+QY_MUST enum qy_status qyi_far_chunk_measure(struct qy_cache *cache);
 
 /* far_push.c: memory, in bytes; opened (1: out of memory); freed. Nothing without memory servers, or where
  * plan.mode is pull. */
@@ -235,5 +282,22 @@ float *qyi_far_push_out(const struct qy_cache *cache, size_t place, float **lse)
 QY_MUST enum qy_status qyi_far_push_answer(struct qy_cache *cache);
 /* Nothing is under way any more: of a step that is left. [noalloc] */
 QY_MUST enum qy_status qyi_far_push_settle(struct qy_cache *cache);
+
+/* far_chunk.c: may chunks of this cache be pushed? memory, in bytes; opened (1: out of memory); freed. */
+int qyi_far_chunk_wanted(const struct qy_cache *cache);
+uint64_t qyi_far_chunk_bytes(const struct qy_cache *cache);
+int qyi_far_chunk_open(struct qy_cache *cache);
+void qyi_far_chunk_close(struct qy_cache *cache);
+/* Where the earlier blocks of a slice lie: chunk.place, and the work that a plan goes by. [noalloc] */
+struct qyi_chunk_work qyi_far_chunk_look(struct qy_cache *cache, uint32_t layer, uint32_t slice);
+/* Asks servers about the slice that was looked at last; chunk.q has its queries. [noalloc] */
+void qyi_far_chunk_ask(struct qy_cache *cache, uint32_t layer, uint32_t n_tokens);
+/* Takes note of answers, and asks on; waits for nothing. [noalloc] */
+void qyi_far_chunk_poll(struct qy_cache *cache);
+/* Waits for all. *good: chunk.out and chunk.lse have what the servers found; else a server could not, nothing
+ * is under way, and the blocks are to be pulled. QY_ERR_TIMEOUT: as of pulls. [noalloc] */
+QY_MUST enum qy_status qyi_far_chunk_answer(struct qy_cache *cache, int *good);
+/* Is something under way? It is forgotten: a reset of the store follows. */
+int qyi_far_chunk_drop(struct qy_cache *cache);
 
 #endif

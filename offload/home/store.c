@@ -59,6 +59,8 @@ void qyi_store_finish(struct qyi_store_stats *counts, struct qyi_store_request *
     } else if (request->op == QYI_STORE_ATTEND) {
         counts->attends++;
         counts->attended_rows += request->list.n;
+    } else if (request->op == QYI_STORE_CHUNK) {
+        counts->chunks++;
     } else {
         counts->reads++;
         counts->read_bytes += request->bytes;

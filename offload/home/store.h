@@ -17,8 +17,9 @@ struct qyi_store_batch;
 enum qyi_store_op {
     QYI_STORE_READ = 0,
     QYI_STORE_WRITE,
-    QYI_STORE_ROWS,  /* where the store has rows_bytes: rows of a block, one after another       */
-    QYI_STORE_ATTEND /* where it has places: attention over rows of several slots, at one of them */
+    QYI_STORE_ROWS,   /* where the store has rows_bytes: rows of a block, one after another       */
+    QYI_STORE_ATTEND, /* where it has places: attention over rows of several slots, at one of them */
+    QYI_STORE_CHUNK   /* the same of many tokens' queries, to all rows of the slots           */
 };
 
 /* What others call the block that is written: content is known by all five numbers. */
@@ -37,6 +38,9 @@ struct qyi_store_list {
     uint32_t place; /* below the store's n_places       */
     const float *q; /* [group][d]                       */
     float *lse;     /* [group] written, as the request's data [group][d] is */
+    /* of a chunk, of all heads of the layer: ids NULL, n slots of one sequence; q and data
+     * [n_q][heads][d], lse [n_q][heads] */
+    uint32_t n_q;
 };
 
 /* Bytes from or to one slot. The caller sets what comes before `error`. */
@@ -46,11 +50,12 @@ struct qyi_store_request {
     uint64_t at;  /* in the slot; multiples of the store's granule, as data and bytes */
     void *data;   /* borrowed until the batch is done                                */
     size_t bytes; /* 1 granule .. 1 GiB; a write is of the whole block. Rows: n times their bytes
-                     at home, at most the store's rows_bytes. Attention: of data and lse */
+                     at home, at most the store's rows_bytes. Attention, chunks: of data and lse */
     struct qyi_store_name name; /* of a write                                        */
     struct qyi_store_list list; /* of rows, and attention                            */
     int error;                  /* when done: 0, or why it failed (errno). Of attention EAGAIN: that
-                                   place cannot now; the rows may be had by QYI_STORE_ROWS */
+                                   place cannot now; the rows may be had by QYI_STORE_ROWS. Of a
+                                   chunk also E2BIG: the place never could, of as much */
     size_t done;                /* bytes so far                                      */
     struct qyi_store_batch *batch;
     struct qyi_store_request *next;
@@ -72,6 +77,7 @@ struct qyi_store_stats {
     uint64_t reads, read_bytes, writes, written_bytes; /* requests that were done */
     uint64_t rows;                                     /* of those reads, that were of rows */
     uint64_t attends, attended_rows;
+    uint64_t chunks;   /* questions of them */
     uint64_t failures; /* requests                */
     int uring, direct; /* of a file: which engine; O_DIRECT */
 };
@@ -101,7 +107,9 @@ struct qyi_store {
     size_t granule;    /* bytes; reads and writes are of whole ones        */
     size_t rows_bytes; /* of one request for rows, at most; 0: it has none */
     uint32_t n_places; /* that attend to rows                              */
-    uint64_t bytes;    /* of all slots                                     */
+    uint64_t
+        chunk_work; /* of a chunk, at most: floats of its queries times rows; 0: there are none */
+    uint64_t bytes; /* of all slots                                     */
 };
 
 /* Waits for what is under way, without a limit: memory it names may be written until then. NULL is

@@ -29,6 +29,9 @@ static void answer_open_session(struct qy_memory *m, struct qyi_session *s,
     case QYI_REMOTE_ATTEND:
         qyi_memory_attend(m, s, q, answer);
         break;
+    case QYI_REMOTE_CHUNK:
+        qyi_memory_chunk(m, s, q, answer);
+        break;
     default:
         answer->refused = "a question that there is not";
         break;

@@ -7,6 +7,7 @@
  *   memory_blocks.c    their tables of blocks: PUT, DROP
  *   memory_rows.c      READ, ROWS: bytes and rows, gathered into an answer
  *   memory_attend.c    ATTEND: attention over rows where they lie
+ *   memory_chunk.c     CHUNK: the same of many queries, over whole blocks
  *
  * Questions were checked by their parsers (remote_wire.h) before anything here acts on them.
  */
@@ -135,6 +136,10 @@ void qyi_memory_attend(struct qy_memory *memory, struct qyi_session *session,
 /* Arena bytes that attention of n_items of up to max_n rows of a session takes. */
 size_t qyi_attend_need(const struct qy_memory *memory, const struct qyi_session *session,
                        uint32_t n_items, uint32_t max_n);
+
+/* ---- memory_chunk.c ---- */
+void qyi_memory_chunk(struct qy_memory *memory, struct qyi_session *session,
+                      const struct qyi_question *question, struct qyi_memory_reply *answer);
 
 /* ---- memory_server.c ---- */
 /* Answers any question of the worker of that name. *session: its session, or NULL; OPEN writes it.

@@ -11,6 +11,7 @@
  *   ROWS    qyi_remote_ask    qyi_remote_item [n], ids                     rows as they lie at home
  *   ATTEND  qyi_remote_ask    qyi_remote_item [n], queries, ids            out [n][g][d], lse [n][g], f32
  *   STATE   -                 -                                            qyi_remote_state
+ *   CHUNK   qyi_remote_chunk  queries [n][h * g][d], blocks                out [n][h * g][d], lse [n][h * g]
  *
  * A block is named (sequence, serial, block): a slot of the worker's table of sequences, which sequence
  * it is that has the slot, and the block's place in it. Its content is named by a generation. Serials (of
@@ -27,7 +28,7 @@
 #include "net/net.h"
 #include "offload/layout.h"
 
-enum { QYI_REMOTE_VERSION = 1 };
+enum { QYI_REMOTE_VERSION = 2 };
 
 enum qyi_remote_op {
     QYI_REMOTE_OPEN = 1,
@@ -36,7 +37,8 @@ enum qyi_remote_op {
     QYI_REMOTE_READ,
     QYI_REMOTE_ROWS,
     QYI_REMOTE_ATTEND,
-    QYI_REMOTE_STATE
+    QYI_REMOTE_STATE,
+    QYI_REMOTE_CHUNK
 };
 
 enum qyi_remote_code {
@@ -67,7 +69,7 @@ static inline int qyi_remote_aligned(const void *payload)
 
 /* The head of every answer but those to a PUT that was turned down by its head, which have none. */
 struct qyi_remote_reply {
-    uint64_t fold;                /* READ, ROWS, ATTEND: see qyi_remote_fold          */
+    uint64_t fold;                /* READ, ROWS, ATTEND, CHUNK: see qyi_remote_fold   */
     uint64_t in_bytes, out_bytes; /* of blocks put and of answers, of this session     */
     uint32_t free_blocks, total_blocks;
     uint32_t held_blocks;  /* by this session                                         */
@@ -237,5 +239,38 @@ const char *qyi_remote_rows_parse(const struct qyi_remote_bounds *bounds, const 
 const char *qyi_remote_attend_parse(const struct qyi_remote_bounds *bounds, const void *head,
                                     size_t head_bytes, const void *payload, size_t payload_bytes,
                                     struct qyi_remote_list *list);
+
+/* ---- chunks: remote_chunk.c --------------------------------------------------------------------- */
+
+/* chosen: multiply-adds of the scores of a question at most, that is n_queries times their query heads, times
+ * d, times rows: some tens of milliseconds of one core. Others wait that long, and the one who asks must not
+ * take the server for lost. More is TOO_LARGE. */
+enum { QYI_REMOTE_CHUNK_WORK = 1 << 28 };
+
+/* The head of CHUNK: queries of all heads of one layer, which attend to all rows of n_blocks blocks of a
+ * sequence, in their order. */
+struct qyi_remote_chunk {
+    uint64_t serial;
+    uint32_t sequence, layer;
+    uint32_t n_queries, n_blocks;
+    float scale;
+    uint32_t zero;
+};
+_Static_assert(sizeof(struct qyi_remote_chunk) == 32, "goes over the network as it is");
+
+/* Of a payload; floats: of a token's queries, n_kv_heads * group * head_dim. */
+static inline size_t qyi_remote_chunk_bytes(uint32_t n_queries, uint32_t n_blocks, uint32_t floats)
+{
+    return (size_t)n_queries * floats * sizeof(float) + (size_t)n_blocks * sizeof(uint32_t);
+}
+
+struct qyi_remote_chunk_parts {
+    struct qyi_remote_chunk ask;
+    const float *q;         /* in the payload, as blocks    */
+    const uint32_t *blocks; /* [n_blocks] in any order      */
+};
+const char *qyi_remote_chunk_parse(const struct qyi_remote_bounds *bounds, const void *head,
+                                   size_t head_bytes, const void *payload, size_t payload_bytes,
+                                   struct qyi_remote_chunk_parts *chunk);
 
 #endif

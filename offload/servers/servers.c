@@ -119,6 +119,9 @@ static int is_valid(const struct qyi_servers *s, const struct qyi_store_request 
     if (r->op == QYI_STORE_ATTEND) {
         return is_valid_attend(s, r);
     }
+    if (r->op == QYI_STORE_CHUNK) {
+        return qyi_servers_chunk_valid(s, r);
+    }
     if (r->slot >= s->n_slots || r->data == NULL || r->bytes == 0 || r->at > s->block_bytes ||
         r->bytes > s->block_bytes - r->at) {
         return 0;
@@ -132,6 +135,7 @@ static int is_valid(const struct qyi_servers *s, const struct qyi_store_request 
         return s->places[r->slot].n > 0 && r->list.ids != NULL && r->list.n > 0 &&
                r->list.n <= r->bytes / sizeof(*r->list.ids) && r->bytes <= s->store.rows_bytes;
     case QYI_STORE_ATTEND:
+    case QYI_STORE_CHUNK:
         break;
     }
     return 0;

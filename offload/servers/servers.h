@@ -10,6 +10,7 @@
  *           each other. A server that fails is passed over for the next copy.
  *
  *   attend  the same with queries: a partial comes back for each. It is asked of one server, and not again.
+ *   chunk   queries of many tokens, to all rows of blocks: a question each, of one server, and not again.
  *
  * A server that is LOST is waited for where it has the only copy; one that is GONE, or has started again,
  * has lost what it held. Reads of what nobody has fail (ENODATA): it must be computed again.

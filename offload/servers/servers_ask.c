@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Questions to memory servers that carry many requests of one kind: READ, ranges of blocks; ROWS and ATTEND,
- * lists of rows of one layer. See servers.h.
+ * lists of rows of one layer (CHUNK: servers_chunk.c). See servers.h.
  *
  * A question is filled with requests to one server in the order in which they wait, until one does not fit
  * any more; its answer holds what they get, one after another.
@@ -234,6 +234,10 @@ int qyi_servers_ask(struct qyi_servers *s, struct qyi_store_request *r,
                     struct qyi_servers_message **open)
 {
     int done;
+
+    if (r->op == QYI_STORE_CHUNK) {
+        return qyi_servers_ask_chunk(s, r);
+    }
     const uint32_t server =
         r->op == QYI_STORE_ATTEND ? check_place(s, r, &done) : choose_copy(s, r, &done);
     struct qyi_servers_message *m = server == UINT32_MAX ? NULL : message_for(s, open, server, r);

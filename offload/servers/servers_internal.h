@@ -24,7 +24,8 @@ enum qyi_message_kind {
     QYI_MESSAGE_PUT, /* from here on they name memory of the caller's */
     QYI_MESSAGE_READ,
     QYI_MESSAGE_ROWS,
-    QYI_MESSAGE_ATTEND
+    QYI_MESSAGE_ATTEND,
+    QYI_MESSAGE_CHUNK
 };
 
 /* A question on its way, or ready to go. */
@@ -35,7 +36,7 @@ struct qyi_servers_message {
     int posted;
     uint8_t *payload;                 /* [call_bytes]   */
     uint8_t *reply;                   /* [answer_bytes] */
-    struct qyi_store_request **parts; /* [max_parts] of a READ, or ROWS; one of a PUT */
+    struct qyi_store_request **parts; /* [max_parts] of a READ, or ROWS; one of a PUT, or CHUNK */
     uint32_t n_parts;
     uint32_t layer, n_items,
         n_ids;     /* of ROWS: parts of one list that follow each other are one item */
@@ -63,7 +64,8 @@ struct qyi_servers {
     const struct qy_allocator *mem;
     struct qyi_server servers[QYI_SERVERS_MOST];
     size_t block_bytes;
-    uint32_t query_floats; /* of a list: group * head_dim */
+    uint32_t query_floats;          /* of a list: group * head_dim */
+    uint32_t n_heads, chunk_floats; /* of a chunk's token: query heads, and their * head_dim */
     size_t open_bytes;
     uint8_t *open_payload;
     struct qyi_place *places; /* [n_slots] */
@@ -92,6 +94,13 @@ int qyi_servers_ask(struct qyi_servers *s, struct qyi_store_request *r,
                     struct qyi_servers_message **open);
 /* Those that were filled go. */
 void qyi_servers_send_open(struct qyi_servers *s, struct qyi_servers_message **open);
+
+/* servers_chunk.c */
+int qyi_servers_chunk_valid(const struct qyi_servers *s, const struct qyi_store_request *r);
+/* A question of its own. 1: it waits no more. */
+int qyi_servers_ask_chunk(struct qyi_servers *s, struct qyi_store_request *r);
+/* Its answer into its places. */
+void qyi_servers_chunk_answered(const struct qyi_servers *s, const struct qyi_servers_message *m);
 
 /* servers.c */
 int qyi_servers_are_busy(const struct qyi_servers *s, int all);

@@ -226,6 +226,24 @@ static void settle_attend(struct qyi_servers *s, struct qyi_servers_message *m, 
     }
 }
 
+static void settle_chunk(struct qyi_servers *s, struct qyi_servers_message *m, uint16_t code,
+                         const struct qyi_remote_reply *reply)
+{
+    const int good = !s->resetting && is_good(m, code, reply);
+    struct qyi_store_request *r = m->parts[0];
+
+    if (good) {
+        qyi_servers_chunk_answered(s, m);
+    }
+    r->done = good ? r->bytes : 0;
+    s->servers[m->server].stats.again += !good && !s->resetting;
+    qyi_store_finish(&s->counts, r,
+                     good                           ? 0
+                     : s->resetting                 ? ECANCELED
+                     : code == QYI_REMOTE_TOO_LARGE ? E2BIG
+                                                    : EAGAIN);
+}
+
 static void settle(struct qyi_servers *s, struct qyi_servers_message *m)
 {
     struct qyi_remote_reply reply;
@@ -244,6 +262,9 @@ static void settle(struct qyi_servers *s, struct qyi_servers_message *m)
         break;
     case QYI_MESSAGE_ATTEND:
         settle_attend(s, m, code, &reply);
+        break;
+    case QYI_MESSAGE_CHUNK:
+        settle_chunk(s, m, code, &reply);
         break;
     case QYI_MESSAGE_DROP: /* not heard: the server's memory is poorer until the sequence ends */
         break;

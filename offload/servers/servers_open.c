@@ -124,7 +124,10 @@ enum qy_status qyi_servers_open(const struct qyi_servers_params *params, struct 
     s->mem = &params->rt->mem;
     s->block_bytes = params->layout->block_bytes;
     s->query_floats = params->group * params->layout->head_dim;
+    s->n_heads = params->layout->n_kv_heads * params->group;
+    s->chunk_floats = s->n_heads * params->layout->head_dim;
     s->store.n_places = params->n;
+    s->store.chunk_work = QYI_REMOTE_CHUNK_WORK;
     s->max_parts = (uint32_t)(params->call_bytes / sizeof(struct qyi_remote_read));
     /* a row has more bytes than its id */
     const size_t ids = params->call_bytes - sizeof(struct qyi_remote_item);

@@ -84,3 +84,24 @@ void qyi_trace_plan(const struct qy_cache *cache, const struct qyi_plan_made *ma
         qy_trace_span(lane, "plan", begin_ns, qy_clock_ns(), keys, values);
     }
 }
+
+void qyi_trace_chunk(const struct qy_cache *cache, const struct qyi_chunk_work *work,
+                     const struct qyi_chunk_choice *choice, uint64_t begin_ns, uint32_t layer)
+{
+    static const char *const keys[] = {"layer",  "tokens",  "rows_there", "servers",
+                                       "pushed", "pull_ns", "push_ns",    NULL};
+    struct qy_trace_lane *lane = cache->lanes.micro[cache->step.now];
+
+    if (lane != NULL) {
+        const int known = cache->far.chunk.measured;
+        const double values[] = {layer,
+                                 work->n_tokens,
+                                 work->far_rows,
+                                 work->n_places,
+                                 choice->push,
+                                 known ? choice->pull_ns : NAN,
+                                 known ? choice->push_ns : NAN};
+
+        qy_trace_span(lane, "plan chunk", begin_ns, qy_clock_ns(), keys, values);
+    }
+}

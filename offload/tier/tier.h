@@ -191,11 +191,27 @@ QY_MUST enum qy_status qyi_tier_reset(struct qy_cache *cache);
 
 /* tier_pass.c: does a slice pass through the stages in this layer? */
 int qyi_tier_passes(const struct qy_cache *cache, uint32_t slice, uint32_t layer);
+/* A chunk of which blocks are left out, whole units of what the kernel takes a part of; device memory. */
+struct qyi_pass_part {
+    const uint8_t *left_out; /* [device_from] other than 0: the block is; borrowed             */
+    float *out, *lse;        /* [n_tokens][n_heads][d], [n_tokens][n_heads]: where the rest goes */
+};
+/* Attention of such a slice to the rest of its rows, in its arena as it is. [noalloc] */
+QY_MUST enum qy_status qyi_tier_pass_part(struct qy_cache *cache, uint32_t layer,
+                                          const struct qy_qkv *qkv, uint32_t slice,
+                                          const struct qyi_pass_part *part);
 /* Arena bytes of qyi_tier_attend_all. */
 size_t qyi_tier_pass_scratch(const struct qy_cache *cache);
 /* Attention of such slices to all their rows: chunks of prefill, and single tokens that attend
  * to all. Blocks that are not on the device pass through the stages. [noalloc] */
 QY_MUST enum qy_status qyi_tier_attend_all(struct qy_cache *cache, uint32_t layer,
                                            const struct qy_qkv *qkv);
+
+/* tier_chunk.c: chunks of the running micro-batch whose earlier blocks memory servers attend to, and what
+ * became of them: far.chunk.done. [noalloc] */
+QY_MUST enum qy_status qyi_tier_push_chunks(struct qy_cache *cache, uint32_t layer,
+                                            const struct qy_qkv *qkv);
+/* Arena bytes of that beside those of a pass. */
+size_t qyi_tier_chunk_scratch(const struct qy_cache *cache);
 
 #endif

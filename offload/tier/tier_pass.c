@@ -8,6 +8,8 @@
  *   blocks   0 ............ device_from ......... end
  *            through the stages, in segments    | on the device
  *
+ * Of a chunk some blocks may be left out: servers attend to them (tier_chunk.c). Segments end before them.
+ *
  * Rows are looked up in a table of the blocks' parts of this layer: [kv_head][token] rows.
  */
 #include "offload/cache.h"
@@ -20,7 +22,8 @@ struct segment {
     uint32_t n_staged; /* blocks from begin on that come through a stage */
     uint8_t **table;   /* of the slice's blocks                          */
     uint32_t stage;
-    int reads; /* some come from the disk: read first, then copied */
+    int reads;  /* some come from the disk: read first, then copied */
+    int starts; /* the slice's first */
     struct qy_event here;
 };
 
@@ -28,7 +31,9 @@ struct pass {
     struct qy_cache *cache;
     const struct qy_qkv *qkv;
     uint32_t layer;
-    uint32_t slice, at; /* where the next segment begins */
+    const struct qyi_pass_part *part; /* NULL: all blocks pass */
+    uint32_t slice, at;               /* where the next segment begins */
+    uint32_t end;                     /* slices */
     uint32_t n_slices_seen, n_staged_segments;
     float *state;        /* of a chunk: [n_tokens][n_heads][2], KV heads apart */
     float *parts, *lses; /* of a single token: [n_kv_heads][pieces][group][d] */
@@ -47,6 +52,14 @@ static int passes(const struct qy_cache *cache, uint32_t slice, uint32_t layer)
 int qyi_tier_passes(const struct qy_cache *cache, uint32_t slice, uint32_t layer)
 {
     return cache->tier.present && passes(cache, slice, layer);
+}
+
+/* Is it left to this pass? Not what was pushed. */
+static int is_mine(const struct pass *p, uint32_t slice)
+{
+    const uint8_t *done = p->cache->far.chunk.done;
+
+    return passes(p->cache, slice, p->layer) && (p->part || !done || !done[slice]);
 }
 
 /* Tokens of a segment. */
@@ -124,17 +137,41 @@ static enum qy_status bring(struct pass *p, struct segment *s)
     return s->reads ? qyi_far_reads_start(cache, reads) : start_copies(p, s);
 }
 
+static int left_out(const struct pass *p, uint32_t token)
+{
+    return p->part && p->part->left_out[token >> p->cache->layout.shift];
+}
+
+/* Rows p->at .. resident - 1 begin with those that are left out: passes them over. */
+static void skip(struct pass *p, uint32_t resident)
+{
+    while (p->at < resident && left_out(p, p->at)) {
+        p->at += p->cache->layout.block_tokens;
+    }
+}
+
+/* Rows that pass through a stage, from `at` on: up to the next that are left out. */
+static uint32_t staged_tokens(const struct pass *p, uint32_t at, uint32_t resident)
+{
+    const uint32_t most = segment_tokens(p->cache);
+    uint32_t n = resident - at < most ? resident - at : most;
+
+    for (uint32_t i = 0; p->part && i < n; i += p->cache->layout.block_tokens) {
+        n = left_out(p, at + i) ? i : n;
+    }
+    return n;
+}
+
 /* The next segment, its rows under way. 0: there is none. */
 static int next_segment(struct pass *p, struct segment *s, enum qy_status *st)
 {
     struct qy_cache *cache = p->cache;
-    const uint32_t n_slices = qyi_step_now(cache)->end;
     const uint32_t tokens = segment_tokens(cache);
 
-    while (p->slice < n_slices && !passes(cache, p->slice, p->layer)) {
+    while (p->slice < p->end && !is_mine(p, p->slice)) {
         p->slice++;
     }
-    if (p->slice == n_slices) {
+    if (p->slice == p->end) {
         return 0;
     }
     const struct qyi_slice *slice = &cache->step.slices[p->slice];
@@ -145,17 +182,20 @@ static int next_segment(struct pass *p, struct segment *s, enum qy_status *st)
         p->n_slices_seen++;
     }
     *s = (struct segment){.slice = p->slice,
-                          .begin = p->at,
+                          .starts = p->at == 0,
                           .table = cache->tier.pass_blocks +
                                    (size_t)(p->n_slices_seen % QYI_STAGES) * cache->max_blocks};
     if (p->at == 0) {
         fill_table(p, slice->seq, s->table);
     }
+    skip(p, resident);
+    s->begin = p->at;
     if (p->at < resident) {
-        const uint32_t staged = resident - p->at < tokens ? resident - p->at : tokens;
+        const uint32_t staged = staged_tokens(p, p->at, resident);
 
         s->n_staged = staged >> cache->layout.shift;
         s->end = end - p->at < tokens ? end : p->at + tokens;
+        s->end = p->at + staged < resident ? p->at + staged : s->end;
         *st = bring(p, s);
     } else {
         s->end = end;
@@ -192,6 +232,12 @@ static enum qy_status attend_chunk(struct pass *p, const struct segment *s)
         item->key_begin = s->begin;
         item->key_end = s->end;
         item->state = p->state + (size_t)h * slice->n_tokens * cache->group * 2;
+        item->starts = s->starts;
+        if (p->part) {
+            item->out = p->part->out + (size_t)h * cache->group * cache->layout.head_dim;
+            item->lse = p->part->lse + (size_t)h * cache->group;
+            item->lse_stride = cache->params.shape.n_heads;
+        }
     }
     return qy_device_attend_chunk(cache->dev, cache->step.chunks, cache->layout.n_kv_heads,
                                   cache->params.scale, &cache->arena);
@@ -276,7 +322,7 @@ size_t qyi_tier_pass_scratch(const struct qy_cache *cache)
     return (parts + state) * sizeof(float) + items * sizeof(struct qy_attend_item) +
            qy_device_attend_scratch(cache->dev, (uint32_t)items, QY_ATTEND_PIECE, cache->group,
                                     cache->layout.head_dim) +
-           (size_t)5 * 64;
+           qyi_tier_chunk_scratch(cache) + (size_t)5 * 64;
 }
 
 static enum qy_status reserve(struct pass *p)
@@ -295,29 +341,56 @@ static enum qy_status reserve(struct pass *p)
     return p->state && p->parts && p->lses && p->items ? QY_OK : QY_ERR_NOMEM;
 }
 
+/* All segments, each under way while the one before is attended to. */
+static enum qy_status run(struct pass *p)
+{
+    struct segment now;
+    struct segment next;
+    enum qy_status st = QY_OK;
+
+    if (!next_segment(p, &now, &st)) {
+        return QY_OK;
+    }
+    if (st == QY_OK) {
+        st = reserve(p);
+    }
+    for (int more = 1; st == QY_OK && more;) {
+        more = next_segment(p, &next, &st);
+        if (st == QY_OK) {
+            st = attend_segment(p, &now);
+        }
+        qyi_far_chunk_poll(p->cache);
+        now = next;
+    }
+    return st;
+}
+
+enum qy_status qyi_tier_pass_part(struct qy_cache *cache, uint32_t layer, const struct qy_qkv *qkv,
+                                  uint32_t slice, const struct qyi_pass_part *part)
+{
+    struct pass p = {.cache = cache,
+                     .qkv = qkv,
+                     .layer = layer,
+                     .part = part,
+                     .slice = slice,
+                     .end = slice + 1,
+                     .max_pieces = pieces_of(cache->params.max_tokens)};
+
+    return run(&p);
+}
+
 enum qy_status qyi_tier_attend_all(struct qy_cache *cache, uint32_t layer, const struct qy_qkv *qkv)
 {
     struct pass p = {.cache = cache,
                      .qkv = qkv,
                      .layer = layer,
                      .slice = qyi_step_now(cache)->begin,
+                     .end = qyi_step_now(cache)->end,
                      .max_pieces = pieces_of(cache->params.max_tokens)};
-    struct segment now;
-    struct segment next;
-    enum qy_status st = QY_OK;
+    enum qy_status st = qyi_tier_push_chunks(cache, layer, qkv);
 
-    if (!next_segment(&p, &now, &st)) {
-        return QY_OK;
-    }
     if (st == QY_OK) {
-        st = reserve(&p);
-    }
-    for (int more = 1; st == QY_OK && more;) {
-        more = next_segment(&p, &next, &st);
-        if (st == QY_OK) {
-            st = attend_segment(&p, &now);
-        }
-        now = next;
+        st = run(&p);
     }
     if (st != QY_OK) {
         const enum qy_status reset = qyi_tier_reset(cache);

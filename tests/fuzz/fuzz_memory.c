@@ -235,6 +235,20 @@ static void add_list(struct seed *s, uint8_t op, uint32_t query_floats)
     add(s, op, &head, sizeof(head), payload, parts.bytes);
 }
 
+static void add_chunk(struct seed *s)
+{
+    enum { QUERIES = 3 };
+    const struct qyi_remote_chunk head = {
+        .serial = 1, .layer = 1, .n_queries = QUERIES, .n_blocks = 2, .scale = 0.5F};
+    static const uint32_t blocks[] = {1, 0};
+    uint8_t payload[2048];
+    const size_t bytes = qyi_remote_chunk_bytes(QUERIES, 2, HEADS * GROUP * D);
+
+    memset(payload, 0x3f, bytes);
+    memcpy(payload + bytes - sizeof(blocks), blocks, sizeof(blocks));
+    add(s, QYI_REMOTE_CHUNK, &head, sizeof(head), payload, bytes);
+}
+
 uint8_t *fuzz_seed(size_t i, size_t *n)
 {
     static struct seed seed;
@@ -245,7 +259,7 @@ uint8_t *fuzz_seed(size_t i, size_t *n)
     const struct qyi_remote_read read = {.serial = 1, .at = 8, .bytes = 100};
     const struct qyi_remote_drop drop = {.serial = 1, .generation = 1, .n = UINT32_MAX};
 
-    if (i >= 2 * 6) {
+    if (i >= 2 * 7) {
         return NULL;
     }
     make_layout(i % 2 != 0, layers, &layout);
@@ -264,6 +278,9 @@ uint8_t *fuzz_seed(size_t i, size_t *n)
     }
     if (i / 2 == 3 || i / 2 == 5) {
         add_list(&seed, QYI_REMOTE_ROWS, 0);
+    }
+    if (i / 2 == 6 || i / 2 == 5) {
+        add_chunk(&seed);
     }
     if (i / 2 == 4 || i / 2 == 5) {
         add_list(&seed, QYI_REMOTE_ATTEND, GROUP * D);

@@ -78,8 +78,12 @@ class Remote(Case):
             self.assertLess(have["device_reserved_bytes"], want["device_reserved_bytes"])
             self.assertGreater(have["remote"]["rows_pulled"], 0)
             self.assertEqual((have["remote"]["rows_pushed"], have["remote"]["pushed_bytes"]), (0, 0))
+            self.assertIsNone(have["remote"]["prefill"])
             have = self.json(*self.command(*memory), "--set", host, "--set", "plan.mode=push")
             remote = have["remote"]
+            self.assertGreater(remote["prefill"]["pushed"], 0)
+            self.assertGreater(remote["prefill"]["pushed_bytes"], 4 * remote["prefill"]["rows_pushed"])
+            self.assertEqual((remote["prefill"]["failed"], remote["prefill"]["byte_ns"]), (0, None))
             self.assertGreater(remote["rows_pushed"], 0)
             self.assertGreater(remote["pushed_bytes"], 4 * remote["rows_pushed"])
             self.assertEqual(have["bytes"]["net"], remote["written_bytes"] + remote["read_bytes"] +

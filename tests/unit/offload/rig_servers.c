@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See rig_servers.h. */
 #include "tests/unit/offload/rig_servers.h"
+#include "tests/unit/offload/tier_rig.h"
 
 #include <string.h>
 
@@ -105,5 +106,11 @@ struct rig_options rig_on_servers(const struct rig_options *options, const struc
 
     o.disk_bytes = 0;
     o.servers = &s->servers;
+    if (o.plan != QY_PLAN_PULL) { /* partials of chunks take room, too */
+        struct rig_options pushes = o;
+
+        pushes.plan = QY_PLAN_PUSH; /* of which auto needs as much */
+        o.device_bytes = tier_least_bytes(&pushes);
+    }
     return o;
 }

@@ -31,7 +31,7 @@ static void heap_free(void *ctx, void *p)
     system.free(system.ctx, p);
 }
 
-static void expect_servers_told(struct rig *rig, uint64_t n)
+static void expect_servers_told(struct rig *rig, uint64_t n, int pushes)
 {
     struct qy_cache_server all = {0};
     struct qy_cache_server server;
@@ -55,8 +55,10 @@ static void expect_servers_told(struct rig *rig, uint64_t n)
     assert_true(all.blocks <= stats.remote_bytes);
     assert_int_equal(all.puts, stats.remote_writes);
     assert_true(all.sent_bytes > stats.remote_written_bytes);
-    assert_int_equal(all.received_bytes, stats.remote_read_bytes);
-    assert_true(stats.remote_rows_pulled > 0 && stats.remote_rows_pushed == 0);
+    assert_true(pushes ? all.received_bytes > stats.remote_read_bytes
+                       : all.received_bytes == stats.remote_read_bytes);
+    assert_int_equal(stats.remote_rows_pushed > 0, pushes);
+    assert_true(pushes || stats.remote_rows_pulled > 0);
     assert_int_equal(all.timeouts, 0);
     /* Heads are checked, too. */
     assert_true(stats.remote_check_bytes > all.sent_bytes + all.received_bytes);
@@ -69,18 +71,17 @@ static void expect_servers_told(struct rig *rig, uint64_t n)
     assert_string_equal(server.name, "");
 }
 
-/* A context four times as long as host memory: its blocks pass through frames that stay under
- * cache.host_bytes, and nothing is taken that was not taken at open. */
-static void frames_stay_under_host_bytes(void **state)
+static void expect_frames_under_host_bytes(enum qy_plan_mode plan)
 {
     enum { TOKENS = 860 };
     struct rig_options o = rig_disk_base;
     struct rig_servers servers;
     struct qy_cache_stats stats;
     struct heap heap = {0, 0};
+    struct qy_cache_chunks chunks;
     struct rig rig;
-    (void)state;
 
+    o.plan = plan;
     o.max_sequences = 1;
     o.max_tokens = TOKENS + 20;
     rig_servers_open(&servers, 2, 1, 8 << 20);
@@ -104,10 +105,22 @@ static void frames_stay_under_host_bytes(void **state)
     assert_true(stats.host_peak_bytes <= o.host_bytes);
     assert_true(stats.reserved_bytes <= o.host_bytes);
     assert_int_equal(heap.peak, at_open);
-    expect_servers_told(&rig, 2);
+    qy_cache_chunks(rig.cache, &chunks);
+    assert_int_equal(chunks.can_push, plan == QY_PLAN_PUSH);
+    assert_int_equal(chunks.rows_pushed > 0, plan == QY_PLAN_PUSH);
+    expect_servers_told(&rig, 2, plan == QY_PLAN_PUSH);
     qy_sequence_close(seq);
     rig_close(&rig);
     rig_servers_close(&servers);
+}
+
+/* A context four times as long as host memory: its blocks pass through frames that stay under
+ * cache.host_bytes, and nothing is taken that was not taken at open; pulled, and attended to there. */
+static void frames_stay_under_host_bytes(void **state)
+{
+    (void)state;
+    expect_frames_under_host_bytes(QY_PLAN_PULL);
+    expect_frames_under_host_bytes(QY_PLAN_PUSH);
 }
 
 /* Host memory by default: room for blocks on their way; what is not needed is told. */

@@ -243,6 +243,54 @@ static void attend_outside_its_bounds_is_refused(void **state)
     refuse_everything(&q, damages, COUNT(damages));
 }
 
+static const char *parse_chunk(const void *head, size_t head_bytes, const void *payload,
+                               size_t payload_bytes)
+{
+    struct qyi_remote_chunk_parts chunk;
+    const char *wrong =
+        qyi_remote_chunk_parse(&bounds, head, head_bytes, payload, payload_bytes, &chunk);
+
+    if (!wrong) {
+        assert_true(chunk.ask.scale == 0.5F);
+        assert_int_equal(chunk.ask.n_queries, 2);
+        assert_true(chunk.q[2 * 256 - 1] == 3.0F);
+        assert_int_equal(chunk.blocks[2], 9);
+    }
+    return wrong;
+}
+
+static void chunk_outside_its_bounds_is_refused(void **state)
+{
+    struct qyi_remote_chunk ask = {
+        .serial = 9, .sequence = 4, .layer = 2, .n_queries = 2, .n_blocks = 3, .scale = 0.5F};
+    struct {
+        float q[2 * 256];
+        uint32_t blocks[3];
+    } payload = {{[2 * 256 - 1] = 3.0F}, {0, 0, 9}};
+    struct question q = {parse_chunk, (uint8_t *)&ask, (uint8_t *)&payload, sizeof(ask),
+                         sizeof(payload)};
+    static const struct damage damages[] = {
+        IN_HEAD(struct qyi_remote_chunk, serial, 0),
+        IN_HEAD(struct qyi_remote_chunk, sequence, 5),
+        IN_HEAD(struct qyi_remote_chunk, layer, 3),
+        IN_HEAD(struct qyi_remote_chunk, n_queries, 0),
+        IN_HEAD(struct qyi_remote_chunk, n_queries, 1),
+        IN_HEAD(struct qyi_remote_chunk, n_queries, 3),
+        IN_HEAD(struct qyi_remote_chunk, n_queries, UINT32_MAX),
+        IN_HEAD(struct qyi_remote_chunk, n_blocks, 0),
+        IN_HEAD(struct qyi_remote_chunk, n_blocks, 2),
+        IN_HEAD(struct qyi_remote_chunk, n_blocks, UINT32_MAX),
+        IN_HEAD(struct qyi_remote_chunk, scale, 0x7fc00000),
+        IN_HEAD(struct qyi_remote_chunk, zero, 1),
+        {1, sizeof(payload) - 4, 4, 10},
+        {1, sizeof(payload) - 12, 4, UINT32_MAX},
+    };
+    (void)state;
+
+    assert_int_equal(qyi_remote_chunk_bytes(2, 3, 256), sizeof(payload));
+    refuse_everything(&q, damages, COUNT(damages));
+}
+
 static void payload_that_is_not_aligned_is_refused(void **state)
 {
     struct qyi_remote_ask ask = {.layer = 2, .n_items = 1};
@@ -296,6 +344,7 @@ int main(void)
         cmocka_unit_test(read_outside_its_bounds_is_refused),
         cmocka_unit_test(rows_outside_their_bounds_are_refused),
         cmocka_unit_test(attend_outside_its_bounds_is_refused),
+        cmocka_unit_test(chunk_outside_its_bounds_is_refused),
         cmocka_unit_test(payload_that_is_not_aligned_is_refused),
         cmocka_unit_test(codes_have_names),
         cmocka_unit_test(fold_shows_any_one_generation),
