@@ -2,7 +2,8 @@
 /*
  * Calls: questions that peers ask us. Each peer has places of its own for the depth that it was told, and
  * its calls wait in a queue of its own; the queues take turns at the buffers of answers, so no peer
- * keeps another waiting for longer than its own calls take.
+ * keeps another waiting for longer than its own calls take. A buffer is taken until its answer was sent, and a
+ * peer that takes nothing in (it was stopped, say) has its share of them at most: others are answered.
  *
  *   receiving --whole--> queued --its turn--> serving --answer--> sending --sent--> free
  *
@@ -76,6 +77,7 @@ static void release_answer(struct qyi_call *call)
 
     if (call->answer) {
         node->free_answers[node->n_free_answers++] = call->answer;
+        call->call.peer->n_answers--;
         call->answer = NULL;
     }
 }
@@ -220,23 +222,48 @@ void qyi_call_sent(struct qyi_call *call)
 
 /* ---- serving -------------------------------------------------------------------------------------- */
 
-/* The first call of the next peer that has one. */
-static struct qyi_call *next_call(struct qy_node *node)
+/* Has it a call, and not yet its share of the buffers? Who goes is not served any more. */
+static int has_turn(const struct qy_node *node, const struct qy_peer *peer)
+{
+    const uint32_t share = node->n_answers / (node->n_peers > 0 ? node->n_peers : 1);
+
+    return peer->queue && !peer->doomed && peer->n_answers < (share > 0 ? share : 1);
+}
+
+/* The place of the next peer whose turn it is; n_places: there is none. */
+static uint32_t next_turn(const struct qy_node *node)
 {
     for (uint32_t i = 0; i < node->n_places; i++) {
         const uint32_t place = (node->turn + i) % node->n_places;
-        struct qy_peer *peer = &node->peers[place];
-        struct qyi_call *call = peer->queue;
-        if (call && !peer->doomed) {
-            peer->queue = call->next;
-            if (!peer->queue) {
-                peer->queue_end = &peer->queue;
-            }
-            node->turn = (place + 1) % node->n_places;
-            return call;
+        if (has_turn(node, &node->peers[place])) {
+            return place;
         }
     }
-    return NULL;
+    return node->n_places;
+}
+
+int qyi_calls_are_due(const struct qy_node *node)
+{
+    return node->n_queued > 0 && node->n_free_answers > 0 && next_turn(node) < node->n_places;
+}
+
+/* The first call of that peer. */
+static struct qyi_call *next_call(struct qy_node *node)
+{
+    const uint32_t place = next_turn(node);
+    struct qy_peer *peer = &node->peers[place];
+    struct qyi_call *call;
+
+    if (place == node->n_places) {
+        return NULL;
+    }
+    call = peer->queue;
+    peer->queue = call->next;
+    if (!peer->queue) {
+        peer->queue_end = &peer->queue;
+    }
+    node->turn = (place + 1) % node->n_places;
+    return call;
 }
 
 uint32_t qyi_calls_serve(struct qy_node *node)
@@ -246,10 +273,11 @@ uint32_t qyi_calls_serve(struct qy_node *node)
     while (node->n_queued > 0 && node->n_free_answers > 0) {
         struct qyi_call *call = next_call(node);
         if (!call) {
-            break; /* what is left is of peers that go */
+            break; /* what is left is of peers that go, or have their share */
         }
         node->n_queued--;
         call->call.peer->n_open--;
+        call->call.peer->n_answers++;
         call->answer = node->free_answers[--node->n_free_answers];
         call->call.answer = call->answer;
         call->state = QYI_CALL_SERVING;

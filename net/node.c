@@ -39,7 +39,7 @@ static uint64_t due(void *ctx)
     qyi_node_clock(node);
     node->watched = 1;
     if (node->n_doomed > 0 || node->n_joining > 0 || node->due <= node->time ||
-        (node->n_queued > 0 && node->n_free_answers > 0)) {
+        qyi_calls_are_due(node)) {
         return node->last;
     }
     return node->due - node->time < UINT64_MAX - node->last ? node->last + (node->due - node->time)
@@ -224,6 +224,7 @@ static enum qy_status reserve(struct qy_node *node, const struct qy_node_params 
         node->free_answers[i] = node->answers + (n_answers - 1 - i) * node->answer_bytes;
     }
     node->n_free_answers = n_answers;
+    node->n_answers = n_answers;
     return QY_OK;
 }
 

@@ -111,6 +111,7 @@ struct qy_peer {
     uint8_t *buffers;                /* [depth][call_bytes] */
     uint8_t **free_buffers;          /* [n_free_buffers] */
     uint32_t n_free_buffers, n_open; /* calls received or queued */
+    uint32_t n_answers;              /* of the node's, that its calls have */
 
     struct qy_peer_stats stats;
 };
@@ -138,7 +139,7 @@ struct qy_node {
 
     uint8_t *answers;       /* [n_answers][answer_bytes] */
     uint8_t **free_answers; /* [n_free_answers] */
-    uint32_t n_free_answers;
+    uint32_t n_free_answers, n_answers;
     uint32_t turn;         /* the peer to be served first */
     struct qy_peer *peers; /* [n_places] */
     uint32_t n_places;
@@ -235,5 +236,7 @@ void qyi_call_sent(struct qyi_call *call);
 void qyi_calls_give_up(struct qy_peer *peer);
 /* Serves what waits, peer by peer; how many. */
 uint32_t qyi_calls_serve(struct qy_node *node);
+/* Would that serve one? */
+int qyi_calls_are_due(const struct qy_node *node);
 
 #endif

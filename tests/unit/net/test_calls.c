@@ -12,9 +12,10 @@ struct trio {
     struct qy_peer *of_a, *of_b;
 };
 
-static void open_trio(struct trio *t, uint32_t n_answers)
+static void open_trio_over(struct trio *t, const struct qy_fabric_params *fabric,
+                           uint32_t n_answers)
 {
-    bed_open(&t->bed, NULL);
+    bed_open(&t->bed, fabric);
     struct qy_node_params p = bed_server_params(&t->bed, &t->server, "s");
     p.n_answers = n_answers;
     bed_server_start(&t->server, &p);
@@ -22,6 +23,11 @@ static void open_trio(struct trio *t, uint32_t n_answers)
     t->b = bed_client(&t->bed, "b");
     t->of_a = bed_connect(t->a, "s");
     t->of_b = bed_connect(t->b, "s");
+}
+
+static void open_trio(struct trio *t, uint32_t n_answers)
+{
+    open_trio_over(t, NULL, n_answers);
 }
 
 static void close_trio(struct trio *t)
@@ -62,6 +68,41 @@ static void peers_take_turns_whoever_asks_more(void **state)
     assert_non_null(last);
     assert_true(last - t.server.order <= 4);
     assert_non_null(memchr(t.server.order, 'a', 3));
+    close_trio(&t);
+}
+
+/* Answers to a peer that was stopped stay where they are. */
+static void peer_that_takes_nothing_in_leaves_buffers_to_others(void **state)
+{
+    const struct qy_fabric_params slow = {.seed = 1, .latency_ns = BED_MS};
+    static uint8_t payloads[BED_DEPTH][60000];
+    static uint8_t replies[BED_DEPTH][60000];
+    struct qy_request r[BED_DEPTH];
+    struct qy_op op = {0};
+    struct trio t;
+
+    (void)state;
+    open_trio_over(&t, &slow, 4);
+    for (int i = 0; i < BED_DEPTH; i++) {
+        memset(payloads[i], i + 1, sizeof(payloads[i]));
+        bed_ask(&r[i], BED_ECHO, 0, 0);
+        r[i].payload = payloads[i];
+        r[i].payload_bytes = sizeof(payloads[i]);
+        r[i].reply = replies[i];
+        r[i].reply_capacity = sizeof(replies[i]);
+        r[i].counts = &op;
+        assert_int_equal(qy_request_post(t.of_a, &r[i]), QY_OK);
+    }
+    bed_pass(t.b, BED_MS + BED_MS / 2);
+    assert_int_equal(t.server.n_served, 2); /* half of the buffers, for there are two peers */
+    assert_int_equal(qy_fabric_happens(t.bed.fabric, "a", QY_FABRIC_STOP), QY_OK);
+    for (int i = 0; i < 3; i++) {
+        bed_get_works(t.b, t.of_b, (uint64_t)i * 1000, 9000);
+    }
+    assert_int_equal(t.server.n_served, 5);
+    assert_int_equal(qy_fabric_happens(t.bed.fabric, "a", QY_FABRIC_RESUME), QY_OK);
+    assert_int_equal(qy_op_wait(t.a, &op), QY_OK);
+    assert_memory_equal(replies, payloads, sizeof(replies));
     close_trio(&t);
 }
 
@@ -177,6 +218,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(peers_take_turns_whoever_asks_more),
+        cmocka_unit_test(peer_that_takes_nothing_in_leaves_buffers_to_others),
         cmocka_unit_test(place_that_says_no_is_the_answer),
         cmocka_unit_test(code_of_the_service_is_told),
         cmocka_unit_test(call_that_is_refused_closes_that_peer_alone),
