@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "serve/serve.h"
+#include "serve/job/job.h"
 
 /* The only writable state of the program outside its handles: signal handlers have no argument. */
 static volatile sig_atomic_t interrupted;
@@ -74,7 +74,8 @@ static enum qy_status open_threads(struct qyi_app *app, struct qy_error *err)
 {
     struct qy_machine machine;
     qy_topology_describe(app->rt.topology, &machine);
-    app->n_threads = app->runtime.threads > 0 ? (uint32_t)app->runtime.threads : machine.cores;
+    app->n_threads = app->runtime.threads > 0 ? (uint32_t)app->runtime.threads
+                                              : machine.cores / (app->n_neighbours + 1);
     if (app->n_threads == 0) {
         app->n_threads = 1;
     }
@@ -96,6 +97,9 @@ enum qy_status qyi_app_start(struct qyi_app *app, struct qy_error *err)
     app->rt.mem = qy_allocator_system();
     app->rt.log = qy_log_stderr(QY_LOG_WARN);
     enum qy_status st = qy_log_parse(app->runtime.log, &app->rt.log, err);
+    if (st == QY_OK && app->job != NULL && app->job->answers != NULL) {
+        app->rt.log = app->job->rt.log; /* of several workers: with the rank in front */
+    }
     static const char *const levels[] = {"auto", "avx512", "avx2", "plain"};
     if (st == QY_OK) {
         qy_cpu_detect(&app->rt.cpu);

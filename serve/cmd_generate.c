@@ -2,10 +2,9 @@
 /* quarry generate: read, answer, say what it took. */
 #include <string.h>
 
-#include "serve/serve.h"
+#include "serve/list/generate.h"
 
-/* Opens the rest of the engine for a prompt of n_prompt tokens and its answers. */
-static enum qy_status open_for(struct qyi_engine *engine, size_t n_prompt, struct qy_error *err)
+enum qy_status qyi_generate_open(struct qyi_engine *engine, size_t n_prompt, struct qy_error *err)
 {
     const struct qyi_args *args = engine->app->args;
     uint64_t need = n_prompt + args->n;
@@ -31,23 +30,61 @@ static enum qy_status open_for(struct qyi_engine *engine, size_t n_prompt, struc
     return qyi_engine_open_model(engine, &params, err);
 }
 
-static enum qy_status print_result(struct qyi_engine *engine, const struct qyi_answer *answer,
-                                   struct qyi_report *report)
+enum qy_status qyi_generate_one(struct qyi_engine *engine, const struct qyi_prompt *prompt,
+                                FILE *stream, struct qyi_generated *generated, struct qy_error *err)
 {
-    qyi_report_read(engine, report);
+    struct qyi_answer *answer = &generated->answer;
+    struct qyi_report *report = &generated->report;
+    report->prompt_tokens = prompt->n;
+    report->prefill_tokens = prompt->n - 1;
+    enum qy_status st = qy_sequence_open(engine->cache, &generated->seq, err);
+    if (st == QY_OK) {
+        st = qyi_answer_open(answer, engine->app->args->n, stream, err);
+    }
+    if (st == QY_OK) {
+        st = qyi_prompt_prefill(engine, generated->seq, prompt, &report->prefill_ns, err);
+    }
+    if (st == QY_OK) {
+        st = qyi_answer_generate(engine, generated->seq, prompt->ids[prompt->n - 1],
+                                 QY_ATTEND_POLICY, answer, err);
+    }
+    if (st == QY_OK) {
+        report->new_tokens = answer->n;
+        report->n_steps = answer->steps;
+        report->decode_ns = answer->ns;
+        qyi_report_read(engine, report);
+    }
+    return st;
+}
+
+void qyi_generated_close(struct qyi_generated *generated)
+{
+    qyi_answer_close(&generated->answer);
+    qy_sequence_close(generated->seq);
+    generated->seq = NULL;
+}
+
+void qyi_generate_json(const struct qyi_engine *engine, const struct qyi_generated *generated,
+                       cJSON *object)
+{
+    qyi_answer_json(&generated->answer, object);
+    qyi_report_json(engine, &generated->report, object);
+    qyi_plan_json(engine->cache, qy_model_info(engine->model)->n_layers, object);
+    qyi_events_json(engine, object);
+    cJSON_AddBoolToObject(object, "interrupted", qyi_interrupted());
+}
+
+static enum qy_status print_result(struct qyi_engine *engine, const struct qyi_generated *generated)
+{
     if (engine->app->args->json) {
         cJSON *object = cJSON_CreateObject();
-        qyi_answer_json(answer, object);
-        qyi_report_json(engine, report, object);
-        qyi_plan_json(engine->cache, qy_model_info(engine->model)->n_layers, object);
-        qyi_events_json(engine, object);
-        cJSON_AddBoolToObject(object, "interrupted", qyi_interrupted());
+        qyi_generate_json(engine, generated, object);
         return qyi_print_json(object) == 0 ? QY_OK : QY_ERR_NOT_FOUND;
     }
     putchar('\n');
     fflush(stdout);
     fprintf(stderr, "\nsummary%s\n", qyi_interrupted() ? " (interrupted)" : "");
-    qyi_report_print(engine, report, stderr);
+    qyi_report_print(engine, &generated->report, stderr);
     return QY_OK;
 }
 
@@ -55,29 +92,13 @@ static enum qy_status print_result(struct qyi_engine *engine, const struct qyi_a
 static enum qy_status answer_once(struct qyi_engine *engine, const struct qyi_prompt *prompt,
                                   struct qy_error *err)
 {
-    const struct qyi_args *args = engine->app->args;
-    struct qy_sequence *seq = NULL;
-    struct qyi_answer answer = {0};
-    struct qyi_report report = {.prompt_tokens = prompt->n, .prefill_tokens = prompt->n - 1};
-    enum qy_status st = qy_sequence_open(engine->cache, &seq, err);
+    struct qyi_generated generated = {0};
+    FILE *stream = engine->app->args->json ? NULL : stdout;
+    enum qy_status st = qyi_generate_one(engine, prompt, stream, &generated, err);
     if (st == QY_OK) {
-        st = qyi_answer_open(&answer, args->n, args->json ? NULL : stdout, err);
+        st = print_result(engine, &generated);
     }
-    if (st == QY_OK) {
-        st = qyi_prompt_prefill(engine, seq, prompt, &report.prefill_ns, err);
-    }
-    if (st == QY_OK) {
-        st = qyi_answer_generate(engine, seq, prompt->ids[prompt->n - 1], QY_ATTEND_POLICY, &answer,
-                                 err);
-    }
-    if (st == QY_OK) {
-        report.new_tokens = answer.n;
-        report.n_steps = answer.steps;
-        report.decode_ns = answer.ns;
-        st = print_result(engine, &answer, &report);
-    }
-    qyi_answer_close(&answer);
-    qy_sequence_close(seq);
+    qyi_generated_close(&generated);
     return st;
 }
 
@@ -91,9 +112,21 @@ static enum qy_status check_args(const struct qyi_args *args, struct qy_error *e
         return qy_error_set(err, QY_ERR_CONFIG,
                             "option '-i': reads questions from stdin, so -f - cannot; give a file");
     }
-    if (!args->interactive && args->file == NULL && args->prompt == NULL) {
-        return qy_error_set(err, QY_ERR_CONFIG,
-                            "generate: nothing to read; give -f FILE, -p TEXT or -i");
+    if (args->prompts != NULL && (args->interactive || args->compare || args->prompt != NULL)) {
+        return qy_error_set(
+            err, QY_ERR_CONFIG,
+            "option '--prompts': not together with -p, -i or --compare; choose one");
+    }
+    if (args->prompts != NULL && args->file != NULL && strcmp(args->file, "-") == 0) {
+        return qy_error_set(
+            err, QY_ERR_CONFIG,
+            "option '-f -': the text is read again for each of --prompts, and stdin "
+            "can be read once; give a file");
+    }
+    if (!args->interactive && args->file == NULL && args->prompt == NULL && args->prompts == NULL) {
+        return qy_error_set(
+            err, QY_ERR_CONFIG,
+            "generate: nothing to read; give -f FILE, -p TEXT, --prompts FILE or -i");
     }
     return QY_OK;
 }
@@ -104,6 +137,9 @@ int qyi_cmd_generate(struct qyi_app *app)
     struct qyi_engine engine;
     struct qyi_prompt prompt = {0};
     enum qy_status st = check_args(app->args, &err);
+    if (st == QY_OK && app->args->prompts != NULL) {
+        return qyi_generate_list(app);
+    }
     if (st == QY_OK) {
         st = qyi_engine_open_file(app, &engine, &err);
     }
@@ -111,10 +147,11 @@ int qyi_cmd_generate(struct qyi_app *app)
         return qyi_fail(&err);
     }
     if (!app->args->interactive) {
-        st = qyi_prompt_build(&engine, &prompt, &err);
+        const char *question = app->args->prompt != NULL ? app->args->prompt : "";
+        st = qyi_prompt_build(&engine, question, &prompt, &err);
     }
     if (st == QY_OK) {
-        st = open_for(&engine, prompt.n, &err);
+        st = qyi_generate_open(&engine, prompt.n, &err);
     }
     if (st == QY_OK) {
         st = app->args->interactive ? qyi_conversation(&engine, &err)

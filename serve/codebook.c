@@ -11,7 +11,7 @@
 
 #include "serve/calibrate/calibrate.h"
 
-enum { PATH_BYTES = 1024 };
+enum { PATH_BYTES = QYI_CODEBOOK_PATH_BYTES };
 
 /* ---- names and places ------------------------------------------------------------------------- */
 
@@ -161,21 +161,38 @@ static enum qy_status learn(struct qyi_engine *engine, const struct qy_codebook_
     return st == QY_OK ? open_named(engine, path, want, err) : st;
 }
 
+static enum qy_codebook_kind kind_of(const struct qyi_engine *engine)
+{
+    return engine->policy->codebook != NULL ? engine->policy->codebook(&engine->app->retrieval)
+                                            : QY_CODEBOOK_NONE;
+}
+
+int qyi_codebook_needed(const struct qyi_engine *engine)
+{
+    return kind_of(engine) != QY_CODEBOOK_NONE;
+}
+
+int qyi_codebook_file(const struct qyi_engine *engine, char *path)
+{
+    const char *named = engine->app->retrieval.codebook;
+    if (!qyi_codebook_needed(engine)) {
+        return 0;
+    }
+    if (named[0] != '\0' && strcmp(named, "auto") != 0) {
+        snprintf(path, PATH_BYTES, "%s", named);
+        return 1;
+    }
+    const struct qy_codebook_info want = qyi_codebook_wanted(engine, kind_of(engine));
+    return search(&want, path);
+}
+
 enum qy_status qyi_codebook_find(struct qyi_engine *engine, struct qy_error *err)
 {
-    const struct qy_retrieval_settings *settings = &engine->app->retrieval;
-    const enum qy_codebook_kind kind =
-        engine->policy->codebook != NULL ? engine->policy->codebook(settings) : QY_CODEBOOK_NONE;
-    if (kind == QY_CODEBOOK_NONE) {
+    char found[PATH_BYTES];
+    if (!qyi_codebook_needed(engine)) {
         return QY_OK;
     }
-    const struct qy_codebook_info want = qyi_codebook_wanted(engine, kind);
-    char found[PATH_BYTES];
-    if (settings->codebook[0] != '\0' && strcmp(settings->codebook, "auto") != 0) {
-        return open_named(engine, settings->codebook, &want, err);
-    }
-    if (search(&want, found)) {
-        return open_named(engine, found, &want, err);
-    }
-    return learn(engine, &want, err);
+    const struct qy_codebook_info want = qyi_codebook_wanted(engine, kind_of(engine));
+    return qyi_codebook_file(engine, found) ? open_named(engine, found, &want, err)
+                                            : learn(engine, &want, err);
 }

@@ -13,6 +13,12 @@ void qyi_cache_folder(char *path, size_t bytes);
  * and in the cache folder; one that is learnt now, where retrieval.auto_calibrate is on. */
 QY_MUST enum qy_status qyi_codebook_find(struct qyi_engine *engine, struct qy_error *err);
 
+enum { QYI_CODEBOOK_PATH_BYTES = 1024 };
+/* The file that qyi_codebook_find would open, path [QYI_CODEBOOK_PATH_BYTES]; 0: the policy needs none, or there is
+ * none yet. */
+int qyi_codebook_file(const struct qyi_engine *engine, char *path);
+int qyi_codebook_needed(const struct qyi_engine *engine);
+
 /* What a codebook of this kind for the engine's model must be: kind, hash and name; no shape. */
 struct qy_codebook_info qyi_codebook_wanted(const struct qyi_engine *engine,
                                             enum qy_codebook_kind kind);

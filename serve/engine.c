@@ -9,9 +9,8 @@
 
 static const char default_model[] = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
-/* The file of model.file, or the fetched one. */
-static enum qy_status find_model(const struct qyi_app *app, char *path, size_t path_bytes,
-                                 struct qy_error *err)
+enum qy_status qyi_model_path(const struct qyi_app *app, char *path, size_t path_bytes,
+                              struct qy_error *err)
 {
     if (app->program.model[0] != '\0') {
         snprintf(path, path_bytes, "%s", app->program.model);
@@ -58,7 +57,7 @@ enum qy_status qyi_engine_open_file(struct qyi_app *app, struct qyi_engine *engi
         st = choose_budget(engine, err);
     }
     if (st == QY_OK) {
-        st = find_model(app, path, sizeof path, err);
+        st = qyi_model_path(app, path, sizeof path, err);
     }
     if (st == QY_OK) {
         st = qy_gguf_open(&app->rt.mem, path, &engine->gguf, err);

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Reading files, printing errors. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "serve/serve.h"
 
@@ -57,6 +60,27 @@ enum qy_status qyi_read_file(const char *path, char **data, size_t *bytes, struc
     *data = text;
     *bytes = used;
     return QY_OK;
+}
+
+uint64_t qyi_file_checksum(const char *path)
+{
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat info;
+    uint64_t sum = 0;
+    if (fd < 0) {
+        return 0;
+    }
+    if (fstat(fd, &info) == 0 && S_ISREG(info.st_mode) && info.st_size > 0) {
+        const size_t bytes = (size_t)info.st_size;
+        void *at = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (at != MAP_FAILED) {
+            (void)madvise(at, bytes, MADV_SEQUENTIAL);
+            sum = qy_checksum(at, bytes, bytes);
+            munmap(at, bytes);
+        }
+    }
+    close(fd);
+    return sum;
 }
 
 int qyi_fail(const struct qy_error *err)

@@ -77,5 +77,8 @@ int main(int argc, char **argv)
     if (qyi_doctor_job_wanted(&args)) {
         return qyi_doctor_job_main(&args, &app, st == QY_OK ? NULL : &err, work);
     }
+    if (st == QY_OK) {
+        st = qyi_job_alone(&app, &err);
+    }
     return st == QY_OK ? work(&app) : qyi_fail(&err);
 }

@@ -18,6 +18,12 @@ static const struct qyi_option options[] = {
     {"-f", "--file", "FILE", NULL, AT(file), QYI_ENGINE | QYI_TOKENIZE, "text to read; - is stdin"},
     {"-p", "--prompt", "TEXT", NULL, AT(prompt), QYI_GENERATE | QYI_TOKENIZE,
      "text after the file's text: the question"},
+    {NULL, "--prompts", "FILE", NULL, AT(prompts), QYI_GENERATE,
+     "a list instead of -p, one a line, as text or as a JSON string; answers come in its order, "
+     "with --json an "
+     "object a line; - is stdin"},
+    {NULL, "--workers", "W", "job.workers", 0, QYI_GENERATE,
+     "of a job's ranks the first W answer the prompts of --prompts, the others keep their blocks"},
     {"-n", "--predict", "N", NULL, AT(n), QYI_GENERATE, "tokens to generate (default 128)"},
     {NULL, "--chat", NULL, NULL, AT(chat), QYI_GENERATE,
      "put file and prompt into the model's chat format (ChatML, Llama-3)"},
@@ -137,7 +143,7 @@ static const struct qyi_option options[] = {
 };
 
 static const struct qyi_command_info commands[] = {
-    {QYI_GENERATE, "generate", "[-m MODEL] [-f FILE] [-p TEXT] [-n N] [options]",
+    {QYI_GENERATE, "generate", "[-m MODEL] [-f FILE] [-p TEXT | --prompts FILE] [-n N] [options]",
      "read text, answer; text on stdout, progress and a summary on stderr", NULL},
     {QYI_TOKENIZE, "tokenize", "[-m MODEL] [-f FILE] [-p TEXT]", "token ids, one a line", NULL},
     {QYI_EVAL, "eval",

@@ -113,8 +113,8 @@ static char *join(const char *file, size_t file_bytes, const char *prompt, size_
     return text;
 }
 
-enum qy_status qyi_prompt_build(const struct qyi_engine *engine, struct qyi_prompt *prompt,
-                                struct qy_error *err)
+enum qy_status qyi_prompt_build(const struct qyi_engine *engine, const char *question,
+                                struct qyi_prompt *prompt, struct qy_error *err)
 {
     const struct qyi_args *args = engine->app->args;
     char *file = NULL, *text = NULL;
@@ -128,7 +128,6 @@ enum qy_status qyi_prompt_build(const struct qyi_engine *engine, struct qyi_prom
             st = cut_text(engine, file, &file_bytes, args->prompt_tokens, err);
         }
     }
-    const char *question = args->prompt != NULL ? args->prompt : "";
     if (st == QY_OK && args->chat) {
         text = join(file, file_bytes, question, &bytes);
         st = text == NULL
@@ -160,13 +159,14 @@ enum qy_status qyi_prompt_prefill(struct qyi_engine *engine, struct qy_sequence 
                                   const struct qyi_prompt *prompt, uint64_t *ns,
                                   struct qy_error *err)
 {
+    const int told = engine->app->args->prompts == NULL; /* a list has one line for all */
     struct qyi_progress progress;
     size_t done = 0;
     const uint64_t begin = qy_clock_ns();
     qyi_progress_start(&progress, "reading", "tokens", prompt->n - 1);
-    const enum qy_status st =
-        qyi_engine_prefill(engine, seq, prompt->ids, prompt->n - 1, 0, &progress, &done, err);
-    if (st == QY_OK && prompt->n > 1) {
+    const enum qy_status st = qyi_engine_prefill(engine, seq, prompt->ids, prompt->n - 1, 0,
+                                                 told ? &progress : NULL, &done, err);
+    if (st == QY_OK && prompt->n > 1 && told) {
         qyi_progress_end(&progress, done);
     }
     *ns = qy_clock_ns() - begin;

@@ -11,6 +11,8 @@
  */
 #include "serve/repair.h"
 
+#include "serve/job/job.h"
+
 static enum qy_status mend_damage(struct qyi_engine *engine, struct qy_sequence *seq,
                                   const struct qy_damage *damage, const struct qy_error *found,
                                   struct qy_error *err)
@@ -52,6 +54,9 @@ enum qy_status qyi_engine_forward(struct qyi_engine *engine, const struct qy_ste
 {
     enum qy_status st = QY_OK;
 
+    if (engine->app->job != NULL) {
+        qyi_job_poll(engine->app->job);
+    }
     for (uint32_t i = 0; st == QY_OK && i < n_slices; i++) {
         st = check(engine, slices[i].seq, err);
     }

@@ -39,6 +39,7 @@ struct qyi_args {
     uint64_t heads, kv_heads, head_dim, layers;
     const char *output, *quality, *metric, *overlap; /* of calibrate */
     const char *new_key;                             /* of memory */
+    const char *prompts;                             /* of generate: a list */
     const char *texts[QYI_MAX_TEXTS];
     size_t n_texts;
     uint64_t tokens, iterations, sub_vectors, words;
@@ -96,6 +97,7 @@ struct qyi_net_settings {
     char memory[QY_SETTING_TEXT_BYTES]; /* addresses of memory servers */
     uint64_t bytes;                     /* of a memory server, for blocks */
     int64_t replicas, timeout_ms, silent_ms, spin_us, drain_ms;
+    int64_t workers; /* of a job: its first ranks */
 };
 extern const struct qy_setting qyi_net_setting_rows[];
 extern const size_t qyi_net_setting_count;
@@ -107,7 +109,7 @@ struct qyi_doctor_ranks;
 
 struct qyi_app {
     const struct qyi_args *args;
-    const struct qyi_job *job; /* whose memory ranks keep blocks; NULL: there are none */
+    struct qyi_job *job; /* whose ranks keep blocks, or work as well; NULL: there are none */
     const struct qyi_doctor_ranks *doctor; /* what doctor found of its ranks; NULL: one process */
     struct qy_runtime rt;
     struct qy_config *config;
@@ -117,6 +119,7 @@ struct qyi_app {
     struct qyi_settings program;
     struct qyi_net_settings net;
     uint32_t n_threads;
+    uint32_t n_neighbours; /* other workers on this host, with whom cores are shared */
 };
 
 /* Settings in order, log, processor, topology, threads, trace. */
@@ -184,6 +187,9 @@ struct qyi_engine_params {
     void *selection_ctx;
 };
 
+/* The file of model.file, or the fetched one: path [path_bytes]. */
+QY_MUST enum qy_status qyi_model_path(const struct qyi_app *app, char *path, size_t path_bytes,
+                                      struct qy_error *err);
 /* What device.link_gbps and device.link_copy_us say. */
 struct qy_link qyi_link(const struct qyi_app *app);
 /* File, device and tokenizer; then the text can be tokenized and the size of the rest is known. */
@@ -221,6 +227,10 @@ QY_MUST enum qy_status qyi_engine_truncate(struct qyi_engine *engine, struct qy_
 void qyi_events_json(const struct qyi_engine *engine, cJSON *object);
 
 /* ---- small helpers ------------------------------------------------------------------------------- */
+
+/* Of a file's size and bytes, all of them (a cold file is read once, and is then in the page cache); 0: it
+ * cannot be read. */
+uint64_t qyi_file_checksum(const char *path);
 
 /* All bytes of a file ("-" is stdin); *data returned, NUL-terminated, freed with free. */
 QY_MUST enum qy_status qyi_read_file(const char *path, char **data, size_t *bytes,
@@ -302,9 +312,9 @@ struct qyi_prompt {
     int32_t *ids;
     size_t n;
 };
-/* File (cut to --prompt-tokens) and prompt of the command line, in the chat format with --chat. */
-QY_MUST enum qy_status qyi_prompt_build(const struct qyi_engine *engine, struct qyi_prompt *prompt,
-                                        struct qy_error *err);
+/* File of the command line (cut to --prompt-tokens) and question behind it, in the chat format with --chat. */
+QY_MUST enum qy_status qyi_prompt_build(const struct qyi_engine *engine, const char *question,
+                                        struct qyi_prompt *prompt, struct qy_error *err);
 /* One chat message as ids. prefix (may be NULL) is trusted text in front of it. */
 QY_MUST enum qy_status qyi_prompt_message(const struct qyi_engine *engine, const char *prefix,
                                           const char *system, const char *content, size_t bytes,

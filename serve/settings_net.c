@@ -1,10 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Settings of the network between the processes of a job and their memory servers. */
+/* Settings of jobs, and of the network between their processes and memory servers. */
 #include "serve/serve.h"
 
 #define AT(member) offsetof(struct qyi_net_settings, member)
 
 const struct qy_setting qyi_net_setting_rows[] = {
+    {.name = "job.workers",
+     .type = QY_SETTING_INT,
+     .initial = "1",
+     .min = 1,
+     .max = 64,
+     .unit = "ranks",
+     .help = "ranks of a job that compute, the first ones; the others keep their blocks. Several "
+             "answer the "
+             "prompts of generate --prompts",
+     .offset = AT(workers)},
     {.name = "net.listen",
      .type = QY_SETTING_TEXT,
      .initial = "",

@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -26,28 +25,18 @@ int qyi_job_setting_is_own(const char *name)
     return 0;
 }
 
-/* ---- one rank ---------------------------------------------------------------------------------- */
-
-/* Of the file that runs; 0: it cannot be read. */
-static uint64_t program_checksum(void)
+int qyi_job_is_default(const struct qy_config *config, const char *name)
 {
-    const int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
-    struct stat info;
-    uint64_t sum = 0;
-    if (fd < 0) {
-        return 0;
-    }
-    if (fstat(fd, &info) == 0 && info.st_size > 0) {
-        const size_t bytes = (size_t)info.st_size;
-        void *at = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (at != MAP_FAILED) {
-            sum = qy_checksum(at, bytes, 0);
-            munmap(at, bytes);
+    struct qy_config_row row;
+    for (size_t i = 0; qy_config_row_at(config, i, &row); i++) {
+        if (strcmp(row.setting->name, name) == 0) {
+            return strcmp(row.source, "default") == 0;
         }
     }
-    close(fd);
-    return sum;
+    return 0;
 }
+
+/* ---- one rank ---------------------------------------------------------------------------------- */
 
 static uint64_t settings_checksum(const struct qy_config *config)
 {
@@ -68,7 +57,7 @@ void qyi_job_describe(const struct qyi_args *args, const struct qyi_app *app,
     const struct qyi_command_info *info = qyi_command_info(args->command);
     memset(rank, 0, sizeof *rank);
     snprintf(rank->version, sizeof rank->version, "%s", QY_VERSION);
-    rank->build = program_checksum();
+    rank->build = qyi_file_checksum("/proc/self/exe");
     snprintf(rank->command, sizeof rank->command, "%s%s%s", info != NULL ? info->name : "",
              args->topic != NULL ? " " : "", args->topic != NULL ? args->topic : "");
     if (failed != NULL) {

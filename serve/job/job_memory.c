@@ -5,6 +5,7 @@
 #include <net/if.h>
 #include <netinet/in.h>
 #include <string.h>
+#include <time.h>
 
 #include "serve/job/job.h"
 #include "serve/memory/memory_server.h"
@@ -93,17 +94,6 @@ enum qy_status qyi_job_memory_start(struct qyi_job *job, struct qy_error *err)
     return qyi_supervisor_open(&params, qy_clock_ns(), &job->supervisor, err);
 }
 
-static int is_default(const struct qy_config *config, const char *name)
-{
-    struct qy_config_row row;
-    for (size_t i = 0; qy_config_row_at(config, i, &row); i++) {
-        if (strcmp(row.setting->name, name) == 0) {
-            return strcmp(row.source, "default") == 0;
-        }
-    }
-    return 0;
-}
-
 static enum qy_status tell(struct qyi_job *job, struct qy_error *err)
 {
     struct qyi_memory_brief brief;
@@ -112,7 +102,7 @@ static enum qy_status tell(struct qyi_job *job, struct qy_error *err)
     memcpy(brief.key, job->key, sizeof brief.key);
     brief.runtime = job->app->runtime;
     brief.net = job->app->net;
-    if (is_default(job->app->config, "runtime.bind")) {
+    if (qyi_job_is_default(job->app->config, "runtime.bind")) {
         /* chosen: ranks share hosts, and each server that is bound takes the first cores, as the worker does */
         brief.runtime.bind = QY_BIND_NONE;
     }
@@ -157,10 +147,23 @@ enum qy_status qyi_job_memory_listen(struct qyi_job *job, char *address, struct 
 static void look(struct qyi_job *job, int *given_up)
 {
     struct qy_error err = {0};
+    if (job->supervisor == NULL) {
+        return;
+    }
     const enum qy_status st = qyi_supervisor_poll(job->supervisor, qy_clock_ns(), &err);
     if (st < 0 && !*given_up) {
         *given_up = 1;
         qy_log_write(&job->rt.log, QY_LOG_ERROR, "memory", "%s", err.text);
+    }
+}
+
+static void doze(const struct qyi_job *job)
+{
+    const struct timespec pause = {.tv_nsec = (long)(LOOK_MS * ms_ns)};
+    if (job->supervisor != NULL) {
+        qyi_supervisor_wait(job->supervisor, LOOK_MS * ms_ns);
+    } else {
+        nanosleep(&pause, NULL);
     }
 }
 
@@ -175,14 +178,14 @@ int qyi_job_memory_watch(struct qyi_job *job)
         st = QY_OK;
         look(job, &given_up);
         if (qyi_interrupted() && told_ns == 0) {
-            told_ns = now; /* the worker was told as well, and still needs its blocks to end well */
+            told_ns = now; /* workers were told as well, and still need their blocks to end well */
         }
         if (told_ns != 0 && now - told_ns >= AFTER_SIGNAL_MS * ms_ns) {
             st = qy_error_set(&err, QY_ERR_TIMEOUT,
-                              "told to end, and the worker did not end within %d s",
+                              "told to end, and the workers did not end within %d s",
                               AFTER_SIGNAL_MS / 1000);
         } else {
-            qyi_supervisor_wait(job->supervisor, LOOK_MS * ms_ns);
+            doze(job);
         }
     }
     if (st != QY_OK) {

@@ -8,10 +8,16 @@
 #include <string.h>
 #include <sys/random.h>
 
+/* Are the servers memory ranks of this job? */
+static int are_ranks(const struct qyi_app *app)
+{
+    return app->job != NULL && app->job->n_servers > 0;
+}
+
 /* The job's own key, or that of servers which somebody else started. */
 static enum qy_status take_key(const struct qyi_app *app, uint8_t *key, struct qy_error *err)
 {
-    if (app->job != NULL) {
+    if (are_ranks(app)) {
         memcpy(key, app->job->key, QY_NET_KEY_BYTES);
         return QY_OK;
     }
@@ -108,7 +114,7 @@ static enum qy_status open_peers(const struct qyi_app *app, struct qyi_memory_li
 
 int qyi_memory_link_wanted(const struct qyi_app *app)
 {
-    return app->job != NULL || app->net.memory[0] != '\0';
+    return are_ranks(app) || app->net.memory[0] != '\0';
 }
 
 enum qy_status qyi_memory_link_open(const struct qyi_app *app, struct qyi_memory_link *link,
@@ -133,7 +139,7 @@ enum qy_status qyi_memory_link_open_with(const struct qyi_app *app, const uint8_
     memset(link, 0, sizeof *link);
     enum qy_status st = open_node(app, key, link, err);
     if (st == QY_OK) {
-        st = app->job != NULL ? open_ranks(app, link, err) : open_peers(app, link, err);
+        st = are_ranks(app) ? open_ranks(app, link, err) : open_peers(app, link, err);
     }
     if (st != QY_OK) {
         qyi_memory_link_close(link);

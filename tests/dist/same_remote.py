@@ -10,7 +10,8 @@ With step.deterministic = on token ids and every bit of every row of logits must
 blocks in its memory: with plan.mode = pull, with push, where lists whose rows lie at one place are attended to there,
 and with auto. Each run is also held to what it was meant to do. --all: 1 to 3 servers, 1 and 2 copies, all modes, both
 ways to open the host as a discrete device, 1 and 2 memory ranks; without it a few of these, and with --short, for slow
-builds, fewer. Prints a table.
+builds, fewer. Two workers over two memory ranks answer the prompts as a list: the ids, and the bits of every step's gap between the two
+best logits, must be those of a single process. Prints a table.
 """
 import argparse
 import json
@@ -105,6 +106,36 @@ class Matrix:
                       remote.get("writes", "-"), remote.get("rows_pulled", "-"), remote.get("rows_pushed", "-"),
                       remote.get("read_bytes", "-"), why or "same"), flush=True)
 
+    def lists(self, policy):
+        """Two workers and two memory ranks, pulling and pushing; not one batch, but prompt after prompt."""
+        prompts = write("prompts.jsonl", "".join(
+            json.dumps(" ".join(f"{LINES[(i + p) % 4]} {i * p}" for i in range(self.args.tokens // 20))) + "\n"
+            for p in range(self.args.prompts)))
+        base = (self.args.programs[0], "generate", "--json", "--prompts", prompts, "-n", str(self.args.steps), "-m",
+                self.args.model or tiny(), *POLICIES[policy], *words(SETTINGS))
+        want, why = self.lines(base)
+        for mode in ("pull", "push"):
+            job = {"plan.mode": mode, "job.workers": 2, "net.bytes": self.size}
+            have, other = self.lines((*base, *words(job)), 4)
+            why = why or other
+            if not why and [(h["tokens"], h["gaps"]) for h in have] != [(w["tokens"], w["gaps"]) for w in want]:
+                why = "answers differ"
+            if not why and [h["rank"] for h in have] != [i % 2 for i in range(len(want))]:
+                why = "prompts are not dealt out in turn"
+            if not why and not all(h["kv_bytes"]["remote"] for h in have):
+                why = "a worker has no block on a memory rank"
+            self.wrong += why is not None
+            sums = [sum(h["remote"][key] for h in have or ()) for key in ("writes", "rows_pulled", "rows_pushed",
+                                                                         "read_bytes")]
+            print(LINE % (policy, "2 workers + 2", 1, mode, "host", *sums, why or "same"), flush=True)
+
+    def lines(self, command, ranks=0):
+        """The objects of a list's answers, and why there are none."""
+        done = dist.mpirun(ranks, *command, timeout=600) if ranks else dist.run([*command], timeout=600)
+        if done.code or len(done.stderr.splitlines()) != 1:
+            return None, f"exit code {done.code}: {done.stderr.strip()}"
+        return [json.loads(line) for line in done.stdout.splitlines()], None
+
     def policy(self, name):
         want, why = self.answer((*self.base, *POLICIES[name]))
         if want is None:
@@ -116,6 +147,8 @@ class Matrix:
                 Server(*more, size=self.size) as c:
             for run in runs(self.args):
                 self.one(name, want, (a, b, c), run)
+        if not self.args.short:
+            self.lists(name)
 
 
 def main():

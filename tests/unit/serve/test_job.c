@@ -152,6 +152,27 @@ static void settings_that_differ_are_named_with_values_and_ranks(void **state)
         "cache.window: '64' on rank 0, '96' on rank 2 (2 ranks differ), and 1 more settings;"));
 }
 
+static void workers_that_differ_are_named_with_what_differs(void **state)
+{
+    (void)state;
+    struct qyi_job_rank ranks[N];
+    struct qy_error err = {0};
+    memset(ranks, 0, sizeof ranks);
+    for (int i = 0; i < N; i++) {
+        for (int what = 0; what < QYI_SAME_COUNT; what++) {
+            ranks[i].same[what] = 77;
+        }
+    }
+    ranks[3].same[QYI_SAME_MODEL] = 78; /* a memory rank's, of three workers */
+    assert_int_equal(qyi_job_same_work(ranks, 3, &err), QY_OK);
+    ranks[2].same[QYI_SAME_PROMPTS] = 78;
+    assert_int_equal(qyi_job_same_work(ranks, 3, &err), QY_ERR_CONFIG);
+    assert_non_null(strstr(err.text, "the list of prompts (--prompts) of rank 2 differs"));
+    ranks[1].same[QYI_SAME_MODEL] = 79;
+    assert_int_equal(qyi_job_same_work(ranks, N, &err), QY_ERR_CONFIG);
+    assert_non_null(strstr(err.text, "the model file of ranks 1, 3 differs"));
+}
+
 static void memory_rank_listens_where_others_reach_it(void **state)
 {
     (void)state;
@@ -209,6 +230,7 @@ int main(void)
         cmocka_unit_test(failures_are_said_once_with_their_ranks),
         cmocka_unit_test(settings_that_cannot_be_are_a_failure),
         cmocka_unit_test(settings_that_differ_are_named_with_values_and_ranks),
+        cmocka_unit_test(workers_that_differ_are_named_with_what_differs),
         cmocka_unit_test(memory_rank_listens_where_others_reach_it),
         cmocka_unit_test(process_of_no_launcher_is_no_job),
     };
