@@ -65,7 +65,7 @@ static void knock(struct qyi_link *link, struct qyi_flight *flight)
     }
     qyi_link_push(link, 1, answer, fabric->now_ns + fabric->latency_ns);
     if (loop == NULL || !loop->listens) {
-        why = "nobody listens at this address";
+        why = qyi_nobody_listens;
     } else if (loop->n_conns >= loop->max_conns) {
         why = "the node has no room for another connection";
     } else {

@@ -141,6 +141,9 @@ void qy_peer_close(struct qy_peer *peer);
 QY_MUST enum qy_status qy_peer_wait(struct qy_peer *peer, uint64_t timeout_ns,
                                     struct qy_error *err);
 enum qy_peer_state qy_peer_state(const struct qy_peer *peer);
+/* 1: it is not UP, and its host said that nobody listens at its address: the process that was there has
+ * ended, and what it held is lost, whoever may begin there. Of a host that says nothing, 0. [any] */
+int qy_peer_has_ended(const struct qy_peer *peer);
 /* "connecting", "up", "lost", "gone" or "refused". [any] */
 const char *qy_peer_state_name(enum qy_peer_state state);
 const char *qy_peer_name(const struct qy_peer *peer);

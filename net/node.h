@@ -79,6 +79,7 @@ struct qy_peer {
     enum qy_peer_state state;
     int doomed, joins; /* to be closed; proved and to be let in: by the next work */
     int timed_out;     /* that is why */
+    int ended;         /* nobody listens where it was */
     int lingers;       /* a refusal was sent: waits for the other end to close */
     char why[192];     /* it was doomed, or an attempt failed */
     char name[64], address[QY_NET_ADDRESS_BYTES];

@@ -173,6 +173,7 @@ void qyi_peer_up(struct qy_peer *peer)
     const int again = peer->state != QY_PEER_CONNECTING;
 
     peer->state = QY_PEER_UP;
+    peer->ended = 0;
     peer->incarnation = peer->hello.theirs.incarnation;
     peer->depth = peer->hello.terms.depth < node->depth ? peer->hello.terms.depth : node->depth;
     peer->heard = node->time;

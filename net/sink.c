@@ -154,14 +154,22 @@ static void sent(void *ctx, struct qyi_conn *conn, struct qyi_message *message,
     }
 }
 
+const char qyi_nobody_listens[] = "nobody listens there";
+
 static void broke(void *ctx, struct qyi_conn *conn, const char *why)
 {
     struct qy_peer *peer = conn->user;
 
     note(ctx);
     if (peer) {
+        peer->ended |= why == qyi_nobody_listens;
         qyi_peer_doom(peer, "%s", why ? why : "the connection broke");
     }
+}
+
+int qy_peer_has_ended(const struct qy_peer *peer)
+{
+    return peer->ended;
 }
 
 void qyi_sink_fill(struct qyi_sink *sink, struct qy_node *node)

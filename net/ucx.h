@@ -66,12 +66,18 @@ enum qyi_ucx_state {
     QYI_UCX_LOST /* UCX did not give everything back: never used again */
 };
 
+struct qyi_ucx_address {
+    struct sockaddr_storage at;
+    socklen_t bytes;
+};
+
 struct qyi_ucx_conn {
     struct qyi_conn base;
     struct qyi_ucx *wire;
     enum qyi_ucx_state state;
-    ucp_ep_h ep; /* NULL: there is none (any more) */
-    int asked;   /* by us, and not known to stand yet */
+    ucp_ep_h ep;               /* NULL: there is none (any more) */
+    int asked;                 /* by us, and not known to stand yet */
+    struct qyi_ucx_address to; /* bytes 0: it came to us */
     int tell_connected, tell_broken;
     const char *broken;            /* why, borrowed from UCX or a literal; NULL: it is not */
     uint32_t n_open;               /* messages out that the sink was not told of            */
@@ -88,11 +94,6 @@ struct qyi_ucx_held {
     struct qyi_head head;
     void *data; /* UCX's, to be released; NULL: none */
     int rendezvous;
-};
-
-struct qyi_ucx_address {
-    struct sockaddr_storage at;
-    socklen_t bytes;
 };
 
 /* Addresses of names that were looked up. */
@@ -160,6 +161,9 @@ QY_MUST enum qy_status qyi_ucx_config(const struct qy_runtime *rt, const char *d
  * [alloc] */
 QY_MUST enum qy_status qyi_ucx_resolve(struct qyi_ucx_names *names, const char *text,
                                        struct qyi_ucx_address *address, struct qy_error *err);
+/* Does the host there say, within a moment, that nobody listens at that port? Whoever listens sees a connection
+ * that ends at once. */
+int qyi_ucx_is_refused(const struct qyi_ucx_address *to);
 /* "10.0.0.2:41873", "[::1]:41873". */
 void qyi_ucx_format(const struct sockaddr_storage *at, char out[QY_NET_ADDRESS_BYTES]);
 

@@ -3,10 +3,16 @@
 #include "net/ucx.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
+
+/* chosen: a way there and back on a network of one's own; what takes longer is not known. */
+enum { REFUSAL_MS = 2 };
 
 static enum qy_status bad_form(const char *what, const char *text, struct qy_error *err)
 {
@@ -157,4 +163,27 @@ void qyi_ucx_format(const struct sockaddr_storage *at, char out[QY_NET_ADDRESS_B
         inet_ntop(AF_INET, &in->sin_addr, host, sizeof(host));
         snprintf(out, QY_NET_ADDRESS_BYTES, "%s:%u", host, (unsigned)ntohs(in->sin_port));
     }
+}
+
+int qyi_ucx_is_refused(const struct qyi_ucx_address *to)
+{
+    const int fd = to->bytes == 0
+                       ? -1
+                       : socket(to->at.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    struct pollfd done = {.fd = fd, .events = POLLOUT};
+    int cause = 0;
+    socklen_t bytes = sizeof(cause);
+
+    if (fd < 0) {
+        return 0;
+    }
+    if (connect(fd, (const struct sockaddr *)&to->at, to->bytes) != 0) {
+        cause = errno;
+    }
+    if (cause == EINPROGRESS && poll(&done, 1, REFUSAL_MS) == 1 &&
+        getsockopt(fd, SOL_SOCKET, SO_ERROR, &cause, &bytes) != 0) {
+        cause = 0;
+    }
+    close(fd);
+    return cause == ECONNREFUSED;
 }

@@ -78,6 +78,7 @@ struct qyi_ucx_conn *qyi_ucx_conn_take(struct qyi_ucx *wire)
         wire->free = conn->next;
         conn->next = NULL;
         conn->base.user = NULL;
+        conn->to.bytes = 0;
         conn->state = QYI_UCX_OPEN;
     }
     return conn;
@@ -114,7 +115,7 @@ static const char *reason(ucs_status_t status)
 {
     switch (status) {
     case UCS_ERR_NOT_CONNECTED:
-        return "nobody listens there";
+        return qyi_nobody_listens;
     case UCS_ERR_REJECTED:
         return "it has no room for one more connection";
     case UCS_ERR_CONNECTION_RESET:
@@ -203,6 +204,7 @@ enum qy_status qyi_ucx_connect(void *w, const char *address, void *user, struct 
     }
     conn->base.user = user;
     conn->asked = 1;
+    conn->to = to;
     status = qyi_ucx_conn_make(conn, &to, NULL);
     if (status == UCS_ERR_NO_MEMORY) {
         qyi_ucx_conn_put(conn);
@@ -238,6 +240,9 @@ uint32_t qyi_ucx_conn_tell(struct qyi_ucx *wire)
             conn->tell_broken = 0;
             wire->n_events--;
             n++;
+            if (conn->broken == qyi_nobody_listens && !qyi_ucx_is_refused(&conn->to)) {
+                conn->broken = "it cannot be reached"; /* UCX has one word for both */
+            }
             sink->broke(sink->ctx, &conn->base, conn->broken);
         }
     }

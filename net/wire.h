@@ -75,8 +75,9 @@ struct qyi_sink {
     void (*sent)(void *ctx, struct qyi_conn *conn, struct qyi_message *message,
                  enum qy_status status);
     /* The connection broke, or could not be made: the node closes it (later, with close_conn). why: words
-     * of the transport, borrowed. Called once at most; what was under way is `sent` with QY_ERR_PEER just
-     * before or after it, unless close_conn comes first. */
+     * of the transport, borrowed; qyi_nobody_listens (that pointer): the host at the address says so. Called
+     * once at most; what was under way is `sent` with QY_ERR_PEER just before or after it, unless close_conn
+     * comes first. */
     void (*broke)(void *ctx, struct qyi_conn *conn, const char *why);
     /* The node's own work: what is over its deadline, connections to close or to make again, calls whose
      * turn has come. Every wire calls it at the end of its `progress`, and here everything of the wire
@@ -88,6 +89,8 @@ struct qyi_sink {
      * UINT64_MAX: never. NULL: never. */
     uint64_t (*due)(void *ctx);
 };
+
+extern const char qyi_nobody_listens[]; /* "nobody listens there" */
 
 struct qyi_wire_params {
     const struct qy_runtime *rt;

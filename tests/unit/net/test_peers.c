@@ -105,6 +105,7 @@ static void stopped_peer_misses_a_deadline_is_lost_gone_and_back(void **state)
     assert_int_equal(qy_request_post(peer, &late), QY_ERR_PEER);
 
     bed_until(client, peer, QY_PEER_GONE, 4 * timeout);
+    assert_false(qy_peer_has_ended(peer)); /* nobody says so */
     assert_true(qy_node_now(client) >= stats.lost_ns + 3 * timeout);
     bed_pass(client, 10 * timeout);
     assert_int_equal(qy_peer_state(peer), QY_PEER_GONE);
@@ -168,9 +169,14 @@ static void killed_peer_fails_requests_at_once_and_another_start_is_known(void *
     assert_int_equal(stats.broken, 1);
     assert_int_equal(stats.timeouts, 0);
     bed_server_close(&first);
+    assert_false(qy_peer_has_ended(peer)); /* the connection may only have broken */
+    bed_pass(client, timeout / 8);
+    assert_true(qy_peer_has_ended(peer));
+    assert_int_equal(qy_peer_state(peer), QY_PEER_LOST); /* another one may begin there */
 
     bed_server_open(&bed, &second, "s");
     bed_until(client, peer, QY_PEER_UP, timeout / 4);
+    assert_false(qy_peer_has_ended(peer));
     assert_int_not_equal(qy_peer_incarnation(peer), start);
     bed_get_works(client, peer, 0, 10);
     qy_node_close(client);
