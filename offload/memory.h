@@ -48,7 +48,7 @@ const struct qy_service *qy_memory_service(const struct qy_memory *memory);
 int qy_memory_tend(struct qy_memory *memory, uint64_t now_ns);
 
 /* It will be closed before long: from now on it takes no block (as if it were full), and every answer tells
- * workers to take theirs elsewhere. Blocks are handed out as before. [owner] */
+ * workers to take theirs elsewhere, which their caches do (qy_cache_tend). Blocks are handed out as before. [owner] */
 void qy_memory_drain(struct qy_memory *memory);
 
 struct qy_memory_stats {
@@ -58,6 +58,7 @@ struct qy_memory_stats {
     uint64_t sessions_forgotten;
     uint64_t calls, refused, turned_down; /* refused: peers closed; turned_down: codes above 0 */
     uint64_t puts, puts_corrupt;
+    uint64_t moved; /* blocks given back because another server has them from now on */
     uint64_t rows, rows_attended;
     uint64_t in_bytes, out_bytes; /* blocks put; answers' payloads                            */
 };

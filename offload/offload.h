@@ -250,6 +250,11 @@ QY_MUST enum qy_status qy_step_speculate(struct qy_cache *cache, uint32_t micro_
 QY_MUST enum qy_status qy_step_end(struct qy_cache *cache);
 /* Forgets what the step added. */
 void qy_step_abort(struct qy_cache *cache);
+/* Between steps, while the owner waits for something else: takes note of blocks that reached memory servers,
+ * takes those of a server that is about to end to others, and copies those that have too few copies left. Steps do
+ * the same when they end; who does not come here for long is taken for dead by servers. 1: there is more
+ * to do soon; 0: in 100 ms is early enough. Nothing while a step runs. [owner] [noalloc] */
+int qy_cache_tend(struct qy_cache *cache);
 /* After a qy_step_attend* that failed because rows did not move (QY_ERR_DEVICE, QY_ERR_TIMEOUT), until the
  * next step begins: what failed, for people, and of which sequences; returns text. "": nothing of the
  * kind. The micro-batch whose rows they were is concerned; a step of the others may go on at once, and
@@ -267,7 +272,7 @@ struct qy_lost {
 /* After a step, a cut or a copy that failed with QY_ERR_DEVICE: is that why? 1, and *lost is written: cut
  * the sequence to first_token, which needs none of them, and add its tokens again (qy_model_replay); the
  * token ids must be taken before the cut. 0: no, and *lost is not touched. What a server held that is
- * away for less than three timeouts is not lost. [owner] [noalloc] */
+ * away for less than three timeouts is not lost, unless its process has ended. [owner] [noalloc] */
 int qy_sequence_lost(const struct qy_sequence *seq, struct qy_lost *lost);
 
 /* ---- what happened --------------------------------------------------------------------------- */
@@ -346,6 +351,8 @@ struct qy_cache_server {
     /* Since open: a reset leaves them. */
     uint64_t puts, questions; /* blocks that it took; all questions           */
     uint64_t again;           /* reads that were then asked of another copy, or once more */
+    uint64_t moved, copied;   /* copies of blocks that left it because it is about to end; that it
+                                 got because another server's were lost */
     uint64_t sent_bytes, received_bytes; /* of answered questions, without heads         */
     uint64_t timeouts, broken, corrupt;  /* questions not answered in time; connections that broke;
                                             answers that were not what was sent          */

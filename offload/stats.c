@@ -134,6 +134,8 @@ void qy_cache_server(const struct qy_cache *cache, uint32_t i, struct qy_cache_s
                                        .puts = counts.puts,
                                        .questions = counts.questions,
                                        .again = counts.again,
+                                       .moved = counts.moved,
+                                       .copied = counts.copied,
                                        .sent_bytes = peers.sent_bytes,
                                        .received_bytes = peers.received_bytes,
                                        .timeouts = peers.timeouts,

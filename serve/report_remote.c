@@ -22,6 +22,17 @@ static void print_trouble(const struct qy_cache_server *s, FILE *out)
     }
 }
 
+/* Blocks that went from server to server. */
+static void print_moved(const struct qy_cache_server *s, FILE *out)
+{
+    if (s->moved > 0) {
+        fprintf(out, "; %llu blocks moved to others", (unsigned long long)s->moved);
+    }
+    if (s->copied > 0) {
+        fprintf(out, "; %llu blocks copied to it again", (unsigned long long)s->copied);
+    }
+}
+
 /* What it holds; of one that is away, what it held when it was last heard. */
 static void print_held(const struct qy_cache_server *s, FILE *out)
 {
@@ -45,6 +56,7 @@ static void print_server(const struct qy_cache_server *s, FILE *out)
     print_held(s, out);
     fprintf(out, "; %llu questions, %s sent, %s received", (unsigned long long)s->questions,
             size(s->sent_bytes, a), size(s->received_bytes, b));
+    print_moved(s, out);
     print_trouble(s, out);
     fputc('\n', out);
 }
@@ -170,6 +182,8 @@ static cJSON *server_json(const struct qy_cache_server *s)
                    {"puts", s->puts},
                    {"questions", s->questions},
                    {"again", s->again},
+                   {"moved_blocks", s->moved},
+                   {"copied_blocks", s->copied},
                    {"sent_bytes", s->sent_bytes},
                    {"received_bytes", s->received_bytes},
                    {"timeouts", s->timeouts},
@@ -205,12 +219,14 @@ void qyi_remote_json(const struct qyi_cache_report *report, cJSON *object)
 {
     const struct qy_cache_stats *c = report->stats;
     cJSON *remote = cJSON_AddObjectToObject(object, "remote");
-    uint64_t again = 0;
+    uint64_t again = 0, moved = 0, copied = 0;
     cJSON *servers = cJSON_AddArrayToObject(object, "servers");
     for (uint32_t i = 0; i < c->servers; i++) {
         struct qy_cache_server server;
         qy_cache_server(report->cache, i, &server);
         again += server.again;
+        moved += server.moved;
+        copied += server.copied;
         cJSON_AddItemToArray(servers, server_json(&server));
     }
     cJSON_AddNumberToObject(remote, "reads", (double)c->remote_reads);
@@ -222,6 +238,8 @@ void qyi_remote_json(const struct qyi_cache_report *report, cJSON *object)
     cJSON_AddNumberToObject(remote, "writes", (double)c->remote_writes);
     cJSON_AddNumberToObject(remote, "written_bytes", (double)c->remote_written_bytes);
     cJSON_AddNumberToObject(remote, "failed_writes", (double)c->remote_failures);
+    cJSON_AddNumberToObject(remote, "moved_blocks", (double)moved);
+    cJSON_AddNumberToObject(remote, "copied_blocks", (double)copied);
     cJSON_AddNumberToObject(remote, "idle_servers", (double)c->servers_idle);
     chunks_json(report, remote);
     checks_json(report, remote);

@@ -332,18 +332,24 @@ enum qy_status qyi_home_far_frame(struct qy_cache *cache)
     return free_frames(cache, 1);
 }
 
-void qyi_home_far_step_end(struct qy_cache *cache)
+int qyi_home_far_step_end(struct qy_cache *cache)
 {
     struct qyi_home_far *d = &cache->far;
 
     if (!d->store) {
-        return;
+        return 0;
     }
     (void)settle_writes(cache);
     const uint32_t have = qy_pool_free_count(cache->home.pool) + n_busy(d);
     if (have < d->low_water) {
         (void)start_writes(cache, d->low_water - have);
     }
+    return qyi_store_tend(d->store);
+}
+
+int qy_cache_tend(struct qy_cache *cache)
+{
+    return cache->step.active ? 0 : qyi_home_far_step_end(cache);
 }
 
 enum qy_status qyi_home_far_quiet(struct qy_sequence *seq, uint32_t first)

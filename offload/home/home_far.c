@@ -192,6 +192,9 @@ uint64_t qyi_home_far_bytes(const struct qy_cache *cache, uint64_t n_slots, uint
     if (n_slots == 0) {
         return 0;
     }
+    const uint64_t moves = qyi_home_far_is_remote(&cache->params)
+                               ? qyi_servers_move_bytes(cache->params.servers->n, l->block_bytes)
+                               : 0;
     return n_slots * (sizeof(uint32_t) + footer_bytes(l) +
                       l->block_bytes / QYI_DISK_PAGE * sizeof(uint64_t)) +
            n_ids * (2 * sizeof(uint32_t) + sizeof(uint64_t)) +
@@ -200,7 +203,7 @@ uint64_t qyi_home_far_bytes(const struct qy_cache *cache, uint64_t n_slots, uint
            items * (sizeof(uint32_t) + table_blocks(cache) * sizeof(uint8_t *) +
                     sizeof(struct qy_gather_item)) +
            (uint64_t)3 * cache->ids_capacity * sizeof(uint32_t) + qyi_far_push_bytes(cache) +
-           qyi_far_chunk_bytes(cache);
+           qyi_far_chunk_bytes(cache) + moves;
 }
 
 static int open_reads(const struct qy_allocator *mem, uint32_t capacity, size_t bytes,

@@ -18,6 +18,7 @@
  *   push   (far_push.c)  queries go to the memory servers that have the rows
  *   parts  (far_up.c)    what attends to everything reads its layer's part of blocks, a stage ahead
  *   chunk  (far_chunk.c) or, of prefill, queries go to the memory servers that have the blocks
+ *   tend   (far_down.c)  between steps memory servers hand blocks on to each other (servers_move.c)
  *   up     (far_up.c)    blocks that are open again after a cut, or in the window, come back whole
  *
  * chosen: a block that is read often from the store stays there; its rows are in slots of the device.
@@ -197,8 +198,9 @@ enum qy_status qyi_home_far_full(const struct qy_cache *cache, uint64_t need, st
 QY_MUST enum qy_status qyi_home_far_room(struct qy_cache *cache, uint64_t n);
 /* A frame, for a block that comes up. [noalloc] */
 QY_MUST enum qy_status qyi_home_far_frame(struct qy_cache *cache);
-/* A step ended: takes note of finished writes, starts new ones. [noalloc] */
-void qyi_home_far_step_end(struct qy_cache *cache);
+/* A step ended: takes note of finished writes, starts new ones; the store sees to its blocks. 1: it has more to do
+ * soon. [noalloc] */
+int qyi_home_far_step_end(struct qy_cache *cache);
 /* Blocks from `first` on are about to change: none of them is read on its way down any more. QY_ERR_TIMEOUT: one
  * is still. [noalloc] */
 QY_MUST enum qy_status qyi_home_far_quiet(struct qy_sequence *seq, uint32_t first);

@@ -61,7 +61,7 @@ struct qyi_store_request {
     struct qyi_store_request *next;
     /* the store's own */
     uint64_t tried;
-    uint32_t left, copy;
+    uint32_t left;
 };
 
 /* Borrowed until it is done, that is n_left is 0, or a reset. The zero value is done. */
@@ -96,6 +96,7 @@ struct qyi_store_ops {
     void (*release)(struct qyi_store *store, uint32_t slot);         /* NULL: nothing to do */
     uint32_t (*where)(const struct qyi_store *store, uint32_t slot); /* NULL: there are no places */
     int (*lost)(const struct qyi_store *store, uint32_t slot, uint64_t *servers); /* NULL: never */
+    int (*tend)(struct qyi_store *store); /* NULL: nothing to do */
     struct qyi_store_stats *(*stats)(struct qyi_store *store);
     void (*close)(struct qyi_store *store);
 };
@@ -171,6 +172,13 @@ static inline int qyi_store_lost(const struct qyi_store *store, uint32_t slot, u
 {
     *servers = 0;
     return store->ops->lost && store->ops->lost(store, slot, servers);
+}
+
+/* Between steps, while nothing that is read is under way: blocks may change their places in the store. 1: there
+ * is more to do soon. [owner] [noalloc] */
+static inline int qyi_store_tend(struct qyi_store *store)
+{
+    return store->ops->tend ? store->ops->tend(store) : 0;
 }
 
 /* What stores have in common (store.c). A request behind all others; the first, off the queue, or NULL.

@@ -134,12 +134,14 @@ void qyi_memory_drop(struct qy_memory *m, struct qyi_session *s, const struct qy
     for (uint32_t i = 0; !answer->refused && i < drops.n; i++) {
         const struct qyi_remote_drop *d = &drops.items[i];
         const uint32_t end = qyi_remote_drop_end(&s->bounds, d);
+        const uint32_t held = s->n_held;
 
         meet_serial(m, s, d->sequence, d->serial);
         if (d->serial < s->serials[d->sequence]) {
             continue; /* gone with its sequence */
         }
         qyi_blocks_free(m, s, d->sequence, d->first, end, d->generation);
+        m->counts.moved += d->moved ? held - s->n_held : 0;
         for (uint32_t b = d->first; b < end; b++) { /* a PUT of before that comes late is stale */
             uint64_t *seen = &s->generations[qyi_block_place(s, d->sequence, b)];
 

@@ -150,7 +150,7 @@ const char *qyi_remote_drop_parse(const struct qyi_remote_bounds *bounds, const 
         if (d->first >= bounds->max_blocks) {
             return no_block;
         }
-        if (d->serial == 0 || d->generation == 0 || d->n == 0 || d->zero != 0) {
+        if (d->serial == 0 || d->generation == 0 || d->n == 0 || d->moved > 1) {
             return no_serial;
         }
         named += qyi_remote_drop_end(bounds, d) - d->first;

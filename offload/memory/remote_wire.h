@@ -157,7 +157,8 @@ const char *qyi_remote_put_parse(const struct qyi_remote_bounds *bounds, const v
  * generation is not above this one: what was put later stays, and what is put late stays out. */
 struct qyi_remote_drop {
     uint64_t serial, generation;
-    uint32_t sequence, first, n, zero;
+    uint32_t sequence, first, n;
+    uint32_t moved; /* 1: another server has them, the sequence goes on; 0: nobody needs them */
 };
 _Static_assert(sizeof(struct qyi_remote_drop) == 32, "goes over the network as it is");
 

@@ -12,24 +12,30 @@ static struct qyi_servers *servers_of(struct qyi_store *store)
 
 /* ---- writes ----------------------------------------------------------------------------------- */
 
-/* One copy of a block. 0: no message is free. */
-static int send_copy(struct qyi_servers *s, struct qyi_store_request *r, uint32_t server)
+void qyi_put_pack(struct qyi_servers_message *m, const struct qyi_store_name *name,
+                  const void *data, size_t bytes)
 {
-    struct qyi_servers_message *m = qyi_message_take(s, QYI_MESSAGE_PUT, server);
-    const struct qyi_store_name *name = &r->name;
     const struct qyi_remote_put put = {.serial = name->serial,
                                        .generation = name->generation,
                                        .sequence = name->sequence,
                                        .block = name->block};
 
-    if (m == NULL) {
-        return 0;
-    }
     memcpy(m->request.head, &put, sizeof(put));
     m->request.op = QYI_REMOTE_PUT;
     m->request.head_bytes = sizeof(put);
-    m->request.payload = r->data;
-    m->request.payload_bytes = r->bytes;
+    m->request.payload = data;
+    m->request.payload_bytes = bytes;
+}
+
+/* One copy of a block. 0: no message is free. */
+static int send_copy(struct qyi_servers *s, struct qyi_store_request *r, uint32_t server)
+{
+    struct qyi_servers_message *m = qyi_message_take(s, QYI_MESSAGE_PUT, server);
+
+    if (m == NULL) {
+        return 0;
+    }
+    qyi_put_pack(m, &r->name, r->data, r->bytes);
     m->parts[0] = r;
     m->n_parts = 1;
     r->tried |= (uint64_t)1 << server;
@@ -58,12 +64,27 @@ static int start_write(struct qyi_servers *s, struct qyi_store_request *r)
         return 0;
     }
     if (r->left == 0 && place->n == 0) {
-        qyi_store_finish(&s->counts, r, ENOSPC); /* nobody is there, or all are full */
+        qyi_write_finish(s, r, ENOSPC); /* nobody is there, or all are full */
     } else if (r->left == 0) {
         r->done = r->bytes;
-        qyi_store_finish(&s->counts, r, 0);
+        qyi_write_finish(s, r, 0);
     }
     return 1;
+}
+
+void qyi_write_finish(struct qyi_servers *s, struct qyi_store_request *r, int error)
+{
+    struct qyi_place *place = &s->places[r->slot];
+    int look = place->n < s->params.copies;
+
+    for (uint32_t i = 0; i < place->n; i++) {
+        look |= s->servers[place->copies[i].server].draining;
+    }
+    if (look && place->n > 0) {
+        qyi_moves_look(s);
+    }
+    place->writing = 0;
+    qyi_store_finish(&s->counts, r, error);
 }
 
 /* ---- all that waits --------------------------------------------------------------------------- */
@@ -157,7 +178,8 @@ static enum qy_status servers_submit(struct qyi_store *store, struct qyi_store_b
         const struct qyi_store_request *r = &batch->requests[i];
 
         if (r->op == QYI_STORE_WRITE) {
-            s->places[r->slot] = (struct qyi_place){.name = r->name};
+            qyi_moves_forget(s, r->slot);
+            s->places[r->slot] = (struct qyi_place){.name = r->name, .writing = 1};
         }
     }
     qyi_store_queue_batch(&s->waiting, batch);
@@ -212,7 +234,11 @@ static enum qy_status servers_reset(struct qyi_store *store, uint64_t timeout_ns
     s->resetting = 1;
     for (;;) {
         while ((r = qyi_store_queue_take(&s->waiting)) != NULL) { /* no copy of it is on its way */
-            qyi_store_finish(&s->counts, r, ECANCELED);
+            if (r->op == QYI_STORE_WRITE) {
+                qyi_write_finish(s, r, ECANCELED);
+            } else {
+                qyi_store_finish(&s->counts, r, ECANCELED);
+            }
         }
         qyi_messages_poll(s); /* questions have deadlines: they end */
         if (!qyi_servers_are_busy(s, 0) && s->ready == NULL && s->waiting.first == NULL) {
@@ -226,22 +252,31 @@ static enum qy_status servers_reset(struct qyi_store *store, uint64_t timeout_ns
     }
 }
 
+void qyi_server_drop(struct qyi_servers *s, uint32_t server, const struct qyi_store_name *name,
+                     uint32_t moved)
+{
+    struct qyi_server *v = &s->servers[server];
+
+    if (v->n_drops < s->max_drops) { /* else it forgets the block with the session */
+        v->drops[v->n_drops++] = (struct qyi_remote_drop){.serial = name->serial,
+                                                          .generation = name->generation,
+                                                          .sequence = name->sequence,
+                                                          .first = name->block,
+                                                          .n = 1,
+                                                          .moved = moved};
+    }
+}
+
 static void servers_release(struct qyi_store *store, uint32_t slot)
 {
     struct qyi_servers *s = servers_of(store);
     struct qyi_place *place = &s->places[slot];
 
+    qyi_moves_forget(s, slot);
     for (uint32_t i = 0; i < place->n; i++) {
-        struct qyi_server *v = &s->servers[place->copies[i].server];
-
-        if (!qyi_copy_is_there(s, &place->copies[i]) || v->n_drops == s->max_drops) {
-            continue; /* it has forgotten the block itself; or will with the session */
+        if (qyi_copy_is_there(s, &place->copies[i])) { /* else it has forgotten the block itself */
+            qyi_server_drop(s, place->copies[i].server, &place->name, 0);
         }
-        v->drops[v->n_drops++] = (struct qyi_remote_drop){.serial = place->name.serial,
-                                                          .generation = place->name.generation,
-                                                          .sequence = place->name.sequence,
-                                                          .first = place->name.block,
-                                                          .n = 1};
     }
     place->n = 0;
 }
@@ -258,5 +293,6 @@ const struct qyi_store_ops qyi_servers_ops = {.submit = servers_submit,
                                               .release = servers_release,
                                               .where = qyi_servers_where,
                                               .lost = qyi_servers_lost,
+                                              .tend = qyi_servers_tend,
                                               .stats = servers_counts,
                                               .close = qyi_servers_close};

@@ -12,8 +12,10 @@
  *   attend  the same with queries: a partial comes back for each. It is asked of one server, and not again.
  *   chunk   queries of many tokens, to all rows of blocks: a question each, of one server, and not again.
  *
- * A server that is LOST is waited for where it has the only copy; one that is GONE, or has started again,
- * has lost what it held. Reads of what nobody has fail (ENODATA): it must be computed again.
+ * A server that is LOST is waited for where it has the only copy; one that is GONE, has ended, or has started
+ * again, has lost what it held. Reads of what nobody has fail (ENODATA): it must be computed again.
+ * Between steps blocks of a server that is about to end go to others, and so do copies of those that have too
+ * few left (servers_move.c).
  *
  * What is read is what was written: net checks each answer's bytes, and the fold of the blocks'
  * generations says that they are the blocks that were meant.
@@ -50,6 +52,8 @@ uint64_t qyi_servers_room(const struct qyi_store *store);
 /* Servers that take blocks now, or would if they were not full; *room: copies of blocks that they have
  * room for. */
 uint32_t qyi_servers_present(const struct qyi_store *store, uint64_t *room);
+/* Bytes of the frames in which blocks go from one server to another; taken by qyi_servers_reserve. */
+uint64_t qyi_servers_move_bytes(uint32_t n_servers, size_t block_bytes);
 /* Slots that may be named from now on: 0 .. n - 1. Before the first batch. [setup] [alloc] */
 QY_MUST enum qy_status qyi_servers_reserve(struct qyi_store *store, uint32_t n_slots,
                                            struct qy_error *err);
@@ -59,7 +63,9 @@ struct qyi_servers_stats {
     uint64_t free_blocks;
     int draining; /* it said that it is about to end */
     uint64_t puts, questions;
-    uint64_t again; /* ranges that were asked of another copy        */
+    uint64_t again;  /* ranges that were asked of another copy        */
+    uint64_t moved;  /* copies that left it because it is about to end */
+    uint64_t copied; /* that it got because another server's was lost  */
 };
 uint32_t qyi_servers_count(const struct qyi_store *store);
 /* Of server i. */

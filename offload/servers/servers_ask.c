@@ -64,17 +64,17 @@ static int fits(const struct qyi_servers *s, const struct qyi_servers_message *m
            parts_of(s, m->kind, n_items, m->n_ids + r->list.n).bytes <= s->params.call_bytes;
 }
 
-static void add_range(struct qyi_servers_message *m, const struct qyi_place *place,
-                      const struct qyi_store_request *r)
+void qyi_range_add(struct qyi_servers_message *m, const struct qyi_store_name *name, uint64_t at,
+                   uint64_t bytes)
 {
-    const struct qyi_remote_read range = {.serial = place->name.serial,
-                                          .at = r->at,
-                                          .bytes = r->bytes,
-                                          .sequence = place->name.sequence,
-                                          .block = place->name.block};
+    const struct qyi_remote_read range = {.serial = name->serial,
+                                          .at = at,
+                                          .bytes = bytes,
+                                          .sequence = name->sequence,
+                                          .block = name->block};
 
     memcpy(m->payload + m->n_parts * sizeof(range), &range, sizeof(range));
-    m->fold = qyi_remote_fold(m->fold, place->name.generation);
+    m->fold = qyi_remote_fold(m->fold, name->generation);
 }
 
 /* What is asked is written when it is complete (pack_lists): where ids begin is known then. */
@@ -135,14 +135,15 @@ static void pack_lists(const struct qyi_servers *s, struct qyi_servers_message *
     m->request.payload_bytes = at.bytes;
 }
 
-static void pack_ranges(struct qyi_servers_message *m)
+void qyi_ranges_pack(struct qyi_servers_message *m, uint32_t n)
 {
-    const struct qyi_remote_count count = {.n = m->n_parts};
+    const struct qyi_remote_count count = {.n = n};
 
     memcpy(m->request.head, &count, sizeof(count));
     m->request.op = QYI_REMOTE_READ;
     m->request.head_bytes = sizeof(count);
-    m->request.payload_bytes = m->n_parts * sizeof(struct qyi_remote_read);
+    m->request.payload = m->payload;
+    m->request.payload_bytes = n * sizeof(struct qyi_remote_read);
 }
 
 /* Do the requests' places follow each other as the answer's bytes do? */
@@ -161,7 +162,7 @@ static void send_filled(struct qyi_servers *s, struct qyi_servers_message *m)
     const int straight = m->kind != QYI_MESSAGE_ATTEND && in_one_piece(m);
 
     if (m->kind == QYI_MESSAGE_READ) {
-        pack_ranges(m);
+        qyi_ranges_pack(m, m->n_parts);
     } else {
         pack_lists(s, m);
     }
@@ -209,7 +210,6 @@ static uint32_t choose_copy(struct qyi_servers *s, struct qyi_store_request *r, 
     if (*done) {
         qyi_store_finish(&s->counts, r, ENODATA);
     }
-    r->copy = copy;
     return copy == UINT32_MAX ? UINT32_MAX : place->copies[copy].server;
 }
 
@@ -246,7 +246,7 @@ int qyi_servers_ask(struct qyi_servers *s, struct qyi_store_request *r,
         return done;
     }
     if (r->op == QYI_STORE_READ) {
-        add_range(m, &s->places[r->slot], r);
+        qyi_range_add(m, name_of(s, r), r->at, r->bytes);
     } else {
         add_list(s, m, r);
     }

@@ -30,14 +30,15 @@ int qyi_place_may_take(const struct qyi_servers *s, uint64_t tried)
     return 0;
 }
 
-/* A copy whose server is away for too long, or began anew. */
-static int is_gone(const struct qyi_servers *s, const struct qyi_copy *copy)
+int qyi_copy_is_gone(const struct qyi_servers *s, const struct qyi_copy *copy)
 {
     const struct qyi_server *v = &s->servers[copy->server];
     const enum qy_peer_state state = qy_peer_state(v->peer);
 
-    return !qyi_copy_is_there(s, copy) || (state != QY_PEER_UP && state != QY_PEER_LOST) ||
-           (state == QY_PEER_UP && !has_session(v));
+    if (!qyi_copy_is_there(s, copy) || (state != QY_PEER_UP && state != QY_PEER_LOST)) {
+        return 1;
+    }
+    return state == QY_PEER_UP ? !has_session(v) : qy_peer_has_ended(v->peer);
 }
 
 int qyi_servers_lost(const struct qyi_store *store, uint32_t slot, uint64_t *servers)
@@ -49,7 +50,7 @@ int qyi_servers_lost(const struct qyi_store *store, uint32_t slot, uint64_t *ser
     *servers = 0;
     for (uint32_t i = 0; i < place->n; i++) {
         *servers |= (uint64_t)1 << place->copies[i].server;
-        n_gone += is_gone(s, &place->copies[i]) ? 1 : 0;
+        n_gone += qyi_copy_is_gone(s, &place->copies[i]) ? 1 : 0;
     }
     return n_gone == place->n;
 }

@@ -29,6 +29,7 @@ struct qyi_servers_message *qyi_message_take(struct qyi_servers *s, enum qyi_mes
     m->n_ids = 0;
     m->bytes = 0;
     m->fold = 0;
+    m->move = NULL;
     memset(&m->request, 0, sizeof(m->request));
     s->servers[server].under_way++;
     return m;
@@ -96,6 +97,7 @@ static uint16_t heard(struct qyi_servers *s, struct qyi_servers_message *m,
         v->free_blocks = reply->free_blocks;
         v->held_blocks = reply->held_blocks;
         v->draining = reply->draining != 0;
+        v->heard_ns = qy_node_now(s->params.node);
     }
     if (r->code == QYI_REMOTE_NOT_OPEN && m->epoch == v->epoch && m->kind != QYI_MESSAGE_OPEN) {
         lose(v);
@@ -140,11 +142,24 @@ static void settle_put(struct qyi_servers *s, struct qyi_servers_message *m, uin
         return;
     }
     r->done = place->n > 0 ? r->bytes : 0;
-    qyi_store_finish(&s->counts, r,
+    qyi_write_finish(s, r,
                      place->n > 0                          ? 0
                      : code == QYI_REMOTE_FULL             ? ENOSPC
                      : m->request.status == QY_ERR_TIMEOUT ? ETIMEDOUT
                                                            : EIO);
+}
+
+static void settle_move_put(struct qyi_servers *s, const struct qyi_servers_message *m,
+                            uint16_t code)
+{
+    struct qyi_server *v = &s->servers[m->server];
+    const int good = (code == QYI_REMOTE_DONE || code == QYI_REMOTE_HELD) && m->epoch == v->epoch;
+
+    if (code == QYI_REMOTE_FULL) {
+        v->free_blocks = 0;
+    }
+    v->stats.puts += good ? 1 : 0;
+    qyi_move_was_put(s, m->move, m->epoch, good);
 }
 
 /* Is the answer what was asked for? */
@@ -201,7 +216,7 @@ static void settle_read(struct qyi_servers *s, struct qyi_servers_message *m, ui
             /* the next copy, or this one again when its server is back */
             s->servers[m->server].stats.again++;
             r->tried |= m->request.status != QY_ERR_TIMEOUT && m->request.status != QY_ERR_PEER
-                            ? (uint64_t)1 << r->copy
+                            ? (uint64_t)1 << m->server
                             : 0;
             qyi_store_queue_put(&s->waiting, r);
         }
@@ -266,6 +281,14 @@ static void settle(struct qyi_servers *s, struct qyi_servers_message *m)
     case QYI_MESSAGE_CHUNK:
         settle_chunk(s, m, code, &reply);
         break;
+    case QYI_MESSAGE_MOVE_READ:
+        qyi_move_was_read(s, m->move, is_good(m, code, &reply));
+        break;
+    case QYI_MESSAGE_MOVE_PUT:
+        settle_move_put(s, m, code);
+        break;
+    case QYI_MESSAGE_STATE: /* its head said what there is to know */
+        break;
     case QYI_MESSAGE_DROP: /* not heard: the server's memory is poorer until the sequence ends */
         break;
     }
@@ -298,12 +321,18 @@ static void open_again(struct qyi_servers *s, uint32_t i)
     }
 }
 
+int qyi_server_has_drops(const struct qyi_server *v)
+{
+    return v->n_drops > 0 && v->incarnation != 0 && qy_peer_state(v->peer) == QY_PEER_UP &&
+           qy_peer_incarnation(v->peer) == v->incarnation;
+}
+
 static void tell_drops(struct qyi_servers *s, uint32_t i)
 {
     struct qyi_server *v = &s->servers[i];
     const size_t most = s->params.call_bytes / sizeof(struct qyi_remote_drop);
 
-    if (v->n_drops == 0 || v->incarnation == 0 || qy_peer_state(v->peer) != QY_PEER_UP) {
+    if (!qyi_server_has_drops(v)) {
         return;
     }
     struct qyi_servers_message *m = qyi_message_take(s, QYI_MESSAGE_DROP, i);
@@ -337,6 +366,7 @@ void qyi_messages_poll(struct qyi_servers *s)
         open_again(s, i);
         tell_drops(s, i);
     }
+    qyi_moves_go_on(s);
     struct qyi_servers_message *m = s->ready;
     for (s->ready = NULL; m != NULL;) {
         struct qyi_servers_message *next = m->next;

@@ -71,6 +71,8 @@ static enum qy_status first_open(struct qyi_servers *s, uint32_t i, uint64_t dea
     v->incarnation = qy_peer_incarnation(v->peer);
     v->free_blocks = reply.free_blocks;
     v->held_blocks = reply.held_blocks;
+    v->draining = reply.draining != 0;
+    v->heard_ns = qy_node_now(s->params.node);
     return QY_OK;
 }
 
@@ -160,9 +162,12 @@ enum qy_status qyi_servers_reserve(struct qyi_store *store, uint32_t n_slots, st
         v->drops = qy_alloc_zero(s->mem, (size_t)s->max_drops * sizeof(*v->drops));
         missing |= v->drops == NULL;
     }
+    missing |= qyi_mover_open(s);
     if (s->places == NULL || missing) {
         return qy_error_set(err, QY_ERR_NOMEM,
-                            "memory servers: out of memory for the tables of %u blocks", n_slots);
+                            "memory servers: out of memory for the tables of %u blocks, and for "
+                            "those that go from one server to another",
+                            n_slots);
     }
     s->n_slots = n_slots;
     s->store.bytes = (uint64_t)n_slots * s->block_bytes;
@@ -173,10 +178,7 @@ enum qy_status qyi_servers_reserve(struct qyi_store *store, uint32_t n_slots, st
 static int has_drops(const struct qyi_servers *s)
 {
     for (uint32_t i = 0; i < s->params.n; i++) {
-        const struct qyi_server *v = &s->servers[i];
-
-        if (v->n_drops > 0 && v->incarnation != 0 && qy_peer_state(v->peer) == QY_PEER_UP &&
-            qy_peer_incarnation(v->peer) == v->incarnation) {
+        if (qyi_server_has_drops(&s->servers[i])) {
             return 1;
         }
     }
@@ -208,6 +210,7 @@ void qyi_servers_close(struct qyi_store *store)
         qy_free(s->mem, s->messages[i].payload);
     }
     qy_free(s->mem, s->messages);
+    qy_free(s->mem, s->mover.frames);
     qy_free(s->mem, s->open_payload);
     qy_free(s->mem, s->places);
     qy_free(s->mem, s);

@@ -101,7 +101,7 @@ uint32_t qyi_place_readable(const struct qyi_servers *s, const struct qyi_place 
         const struct qyi_server *v = &s->servers[copy->server];
         const enum qy_peer_state state = qy_peer_state(v->peer);
 
-        if (!qyi_copy_is_there(s, copy) || (tried >> i & 1)) {
+        if (!qyi_copy_is_there(s, copy) || (tried >> copy->server & 1)) {
             continue;
         }
         if (is_up(v)) {
@@ -110,7 +110,7 @@ uint32_t qyi_place_readable(const struct qyi_servers *s, const struct qyi_place 
                 v->under_way < s->servers[place->copies[best].server].under_way) {
                 best = i;
             }
-        } else if (state == QY_PEER_LOST || state == QY_PEER_UP) {
+        } else if (!qyi_copy_is_gone(s, copy) || state == QY_PEER_UP) {
             *may_come = 1; /* UP: the session is being opened again */
         }
     }

@@ -233,7 +233,7 @@ enum qy_status qy_step_end(struct qy_cache *cache)
             qyi_tier_step_end(seq);
         }
     }
-    qyi_home_far_step_end(cache);
+    (void)qyi_home_far_step_end(cache);
     add_counts(&cache->counts, &step->counts);
     cache->n_steps++;
     qyi_micro_batches_end(cache);

@@ -207,10 +207,8 @@ class Faults(Case):
             lost = worker.find(f"peer '{other.address}': lost")
             outcome = self.judge(event, copies, code, lines, other)
             if again:
-                puts = json.loads(again.end()[1])["calls"]["puts"]
-                if copies == 1:  # else nobody waits for it, and the run may be over before
-                    self.assertGreater(puts, 0, lines)
-                outcome += "; took %d" % puts
+                # nobody waits for it: all may be where it stays before it is there
+                outcome += "; took %d" % json.loads(again.end()[1])["calls"]["puts"]
                 again.__exit__()
             if event == "no room on one":
                 puts = json.loads(other.end()[1])["calls"]["puts"]

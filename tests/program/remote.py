@@ -44,6 +44,7 @@ class Remote(Case):
                     self.assertGreater(checks["share_of_step"], 0)
                     self.assertEqual((checks["damaged"], checks["asked_again"]), (0, 0))
                     self.assertLessEqual(have["peak_bytes"]["host"], int(host.split("=")[1]))
+                    self.assertEqual((have["remote"]["moved_blocks"], have["remote"]["copied_blocks"]), (0, 0))
                     self.assertEqual([s["name"] for s in have["servers"]], [one.address, other.address])
                     for server in have["servers"]:
                         self.assertEqual(server["state"], "up")

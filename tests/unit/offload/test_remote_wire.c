@@ -71,7 +71,7 @@ static void drop_outside_its_bounds_is_refused(void **state)
     struct qyi_remote_count count = {.n = 2};
     struct qyi_remote_drop drops[] = {
         {.serial = 1, .generation = 5, .sequence = 4, .first = 9, .n = UINT32_MAX},
-        {.serial = 2, .generation = 6, .sequence = 0, .first = 2, .n = 1}};
+        {.serial = 2, .generation = 6, .sequence = 0, .first = 2, .n = 1, .moved = 1}};
     struct question q = {parse_drop, (uint8_t *)&count, (uint8_t *)drops, sizeof(count),
                          sizeof(drops)};
     static const struct damage damages[] = {
@@ -86,7 +86,7 @@ static void drop_outside_its_bounds_is_refused(void **state)
         IN_ITEM(1, struct qyi_remote_drop, first, 10),
         IN_ITEM(1, struct qyi_remote_drop, first, UINT32_MAX),
         IN_ITEM(1, struct qyi_remote_drop, n, 0),
-        IN_ITEM(1, struct qyi_remote_drop, zero, 1),
+        IN_ITEM(1, struct qyi_remote_drop, moved, 2),
     };
     (void)state;
 

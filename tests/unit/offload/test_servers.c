@@ -104,6 +104,28 @@ static void what_nobody_has_any_more_is_said_at_once(void **state)
     servers_bed_close(&bed);
 }
 
+/* Its host says that nobody listens there: nobody waits for it, though another one may begin there. */
+static void server_that_ended_is_not_waited_for(void **state)
+{
+    uint32_t lost = 0;
+    (void)state;
+
+    servers_bed_open(&bed, 48, 1, &usual);
+    servers_fill(&bed, 12);
+    assert_int_equal(qy_fabric_happens(bed.fabric, "s2", QY_FABRIC_KILL), QY_OK);
+    servers_close_one(&bed, 2);
+    bed.nodes[2] = NULL;
+    const uint64_t begin = qy_node_now(bed.node);
+    for (uint32_t slot = 0; slot < 12; slot++) {
+        lost += servers_read(&bed, slot) == ENODATA;
+    }
+    assert_in_range(lost, 2, 6);
+    assert_true(qy_node_now(bed.node) - begin < TIMEOUT);
+    assert_int_equal(qy_peer_state(bed.peers[2]), QY_PEER_LOST);
+    servers_open_one(&bed, 2, 48);
+    servers_bed_close(&bed);
+}
+
 /* A server that stops is LOST; what only it has is waited for until it is GONE. */
 static void server_that_comes_back_in_time_is_waited_for(void **state)
 {
@@ -316,6 +338,7 @@ int main(void)
         cmocka_unit_test(full_servers_are_passed_over),
         cmocka_unit_test(copies_serve_when_a_server_dies),
         cmocka_unit_test(what_nobody_has_any_more_is_said_at_once),
+        cmocka_unit_test(server_that_ended_is_not_waited_for),
         cmocka_unit_test(server_that_comes_back_in_time_is_waited_for),
         cmocka_unit_test(write_that_nobody_takes_waits_for_who_may_be_back),
         cmocka_unit_test(reset_gives_up_what_is_under_way),

@@ -236,7 +236,7 @@ static void another_server_may_go_after_the_first(void **state)
     (void)state;
 
     expect_same(&run, 1, 3, "memory server");
-    run.falls_silent = 45;
+    run.falls_silent = 30;
     expect_same(&run, 2, 3, "memory server s0 gone with ");
 }
 
