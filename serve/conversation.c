@@ -4,11 +4,15 @@
  * prefills only its own message. The first message carries the file's text when one is given.
  */
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "serve/serve.h"
+
+/* How long nobody looks after blocks on memory servers while a line is waited for: as qy_cache_tend says. */
+enum { IDLE_MS = 100, BUSY_MS = 2 };
 
 struct talk {
     struct qyi_engine *engine;
@@ -105,6 +109,16 @@ static enum qy_status turn(struct talk *talk, const char *line, size_t bytes, st
     return st;
 }
 
+/* Until there is something to read, or Ctrl-C. */
+static void wait_for_input(const struct talk *talk)
+{
+    struct pollfd in = {.fd = STDIN_FILENO, .events = POLLIN};
+    int ready = 0;
+    while (ready == 0 && !qyi_interrupted()) {
+        ready = poll(&in, 1, qy_cache_tend(talk->engine->cache) ? BUSY_MS : IDLE_MS);
+    }
+}
+
 static enum qy_status converse(struct talk *talk, struct qy_error *err)
 {
     char *line = NULL;
@@ -112,6 +126,10 @@ static enum qy_status converse(struct talk *talk, struct qy_error *err)
     enum qy_status st = QY_OK;
     const char *given = talk->engine->app->args->prompt; /* -p is the first message */
     const int terminal = isatty(STDIN_FILENO);
+    const int remote = talk->engine->memory != NULL;
+    if (remote) {
+        setvbuf(stdin, NULL, _IONBF, 0); /* what poll does not see is not there */
+    }
     while (st == QY_OK) {
         if (given != NULL) {
             st = turn(talk, given, strlen(given), err);
@@ -120,8 +138,11 @@ static enum qy_status converse(struct talk *talk, struct qy_error *err)
             if (terminal) {
                 fprintf(stderr, "> ");
             }
+            if (remote) {
+                wait_for_input(talk);
+            }
             errno = 0;
-            const ssize_t got = getline(&line, &room, stdin);
+            const ssize_t got = qyi_interrupted() ? -1 : getline(&line, &room, stdin);
             if (got < 0) {
                 break; /* end of input, or Ctrl-C at the prompt */
             }

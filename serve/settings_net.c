@@ -82,7 +82,8 @@ const struct qy_setting qyi_net_setting_rows[] = {
      .offset = AT(spin_us)},
     {.name = "net.drain_ms",
      .type = QY_SETTING_INT,
-     .initial = "10000",
+     .initial =
+         "30000", /* chosen: some ten blocks a second of a slow worker; below what stops services */
      .min = 0,
      .max = 3600000,
      .unit = "milliseconds",

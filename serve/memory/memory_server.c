@@ -161,12 +161,35 @@ static uint64_t begin_to_end(struct qyi_memory_server *s, uint64_t now)
         qy_log_write(
             &s->rt->log, QY_LOG_INFO, "memory",
             "told to end; holds %u blocks of %u sessions, which may take them elsewhere for "
-            "%llu ms",
+            "%llu ms (net.drain_ms)",
             stats.blocks_total - stats.blocks_free, stats.sessions,
             (unsigned long long)(s->drain_ns / 1000000u));
     }
     qy_memory_drain(s->memory);
     return now + s->drain_ns;
+}
+
+/* What became of its blocks. */
+static void say_drained(const struct qyi_memory_server *s)
+{
+    struct qy_memory_stats stats;
+    char moved[32], left[32];
+    qy_memory_stats(s->memory, &stats);
+    const uint32_t n_left = stats.blocks_total - stats.blocks_free;
+    qy_format_size(stats.moved * stats.block_bytes, moved, sizeof moved);
+    qy_format_size(n_left * stats.block_bytes, left, sizeof left);
+    const int alone =
+        stats.sessions == stats.sessions_away; /* workers that ended leave nothing to save */
+    if (n_left > 0) {
+        qy_log_write(&s->rt->log, alone ? QY_LOG_INFO : QY_LOG_WARN, "memory",
+                     "%llu blocks (%s) handed over; %u (%s) stay behind and are lost: %s",
+                     (unsigned long long)stats.moved, moved, n_left, left,
+                     alone ? "nobody is connected whose they are"
+                           : "other servers have no room, or net.drain_ms is too short");
+    } else if (stats.moved > 0) {
+        qy_log_write(&s->rt->log, QY_LOG_INFO, "memory", "%llu blocks (%s) handed over, none left",
+                     (unsigned long long)stats.moved, moved);
+    }
 }
 
 /* Whether nobody is here whose blocks are. */
@@ -189,6 +212,7 @@ void qyi_memory_server_run(struct qyi_memory_server *s)
             end = begin_to_end(s, now);
         }
         if (end != 0 && (now >= end || is_drained(s))) {
+            say_drained(s);
             return;
         }
         if (s->supervised != NULL && qyi_supervised_beat(s->supervised, now) != 0) {
@@ -211,11 +235,12 @@ void qyi_memory_server_print(const struct qyi_memory_server *s, FILE *out)
     qy_node_checks(s->node, &checks);
     const uint32_t blocks = stats.blocks_total - stats.blocks_free;
     fprintf(out,
-            "quarry memory: ended with %u blocks (%s) of %u sessions; %llu peers came, %s of "
-            "blocks in, %s of "
-            "answers out; checksums of %s took %.1f ms, %llu messages came damaged\n",
+            "quarry memory: ended with %u blocks (%s) of %u sessions, %llu handed over to other "
+            "servers; %llu peers came, %s of blocks in, %s of answers out; checksums of %s took "
+            "%.1f ms, %llu messages came damaged\n",
             blocks, qy_format_size(blocks * stats.block_bytes, held, sizeof held), stats.sessions,
-            (unsigned long long)s->joined, qy_format_size(stats.in_bytes, in, sizeof in),
+            (unsigned long long)stats.moved, (unsigned long long)s->joined,
+            qy_format_size(stats.in_bytes, in, sizeof in),
             qy_format_size(stats.out_bytes, sent, sizeof sent),
             qy_format_size(checks.bytes, checked, sizeof checked), (double)checks.ns * 1e-6,
             (unsigned long long)checks.damaged);
@@ -236,6 +261,7 @@ void qyi_memory_server_json(const struct qyi_memory_server *s, cJSON *object)
     cJSON_AddNumberToObject(blocks, "total", stats.blocks_total);
     cJSON_AddNumberToObject(blocks, "held", stats.blocks_total - stats.blocks_free);
     cJSON_AddNumberToObject(blocks, "bytes_each", (double)stats.block_bytes);
+    cJSON_AddNumberToObject(blocks, "handed_over", (double)stats.moved);
     cJSON *sessions = cJSON_AddObjectToObject(object, "sessions");
     cJSON_AddNumberToObject(sessions, "open", stats.sessions);
     cJSON_AddNumberToObject(sessions, "away", stats.sessions_away);

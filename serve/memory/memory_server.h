@@ -46,8 +46,8 @@ struct qyi_memory_server {
 QY_MUST enum qy_status qyi_memory_server_open(struct qyi_memory_server *server,
                                               const struct qyi_memory_server_params *params,
                                               struct qy_error *err);
-/* Answers until Ctrl-C or SIGTERM, and then until nobody is connected whose blocks it holds, for
- * net.drain_ms at most; or until the supervisor is gone. [owner] */
+/* Answers until Ctrl-C or SIGTERM, and then until its blocks are at other servers, or nobody is connected whose
+ * they are, for net.drain_ms at most; or until the supervisor is gone. [owner] */
 void qyi_memory_server_run(struct qyi_memory_server *server);
 /* Ends all connections at once. A server that was not opened is zeros. */
 void qyi_memory_server_close(struct qyi_memory_server *server);

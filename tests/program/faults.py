@@ -197,6 +197,10 @@ class Faults(Case):
             elif event.startswith("killed"):
                 other.child.kill()
                 other.child.wait()
+            elif event == "told to end":
+                other.child.send_signal(signal.SIGTERM)
+                if point == "idle":  # while nobody asks anything
+                    other.child.wait(LIMIT)
             if event == "killed, started again":
                 again = Server("--json", listen=other.address)
             worker.go_on()
@@ -206,6 +210,8 @@ class Faults(Case):
             code, answer, lines = worker.end()
             lost = worker.find(f"peer '{other.address}': lost")
             outcome = self.judge(event, copies, code, lines, other)
+            if event == "told to end":
+                outcome = self.handed_over(other, point)
             if again:
                 # nobody waits for it: all may be where it stays before it is there
                 outcome += "; took %d" % json.loads(again.end()[1])["calls"]["puts"]
@@ -213,11 +219,23 @@ class Faults(Case):
             if event == "no room on one":
                 puts = json.loads(other.end()[1])["calls"]["puts"]
                 self.assertGreater(puts, 0)
-            self.assertEqual(lost is not None, event != "no room on one", lines)
+            if event != "told to end":  # its end may be that of the worker, too
+                self.assertEqual(lost is not None, event != "no room on one", lines)
         same = answer == self.want[point]
         ROWS.append((event, point, copies, "-" if lost is None else "%.0f" % ((lost - begin) * 1e3), outcome,
                      "same" if same else "-" if code else "DIFFERS"))
         self.assertEqual(same, code == 0, lines)
+
+    def handed_over(self, server, point):
+        server.child.wait(LIMIT)  # a second signal would end it at once
+        code, out, err = server.end()
+        self.assertEqual(code, 0, err)
+        blocks = json.loads(out)["blocks"]
+        self.assertEqual(blocks["held"], 0, err)
+        if point != "prefill":  # its last steps may be too few
+            self.assertGreater(blocks["handed_over"], 0, err)
+            self.assertIn("%d handed over to other servers" % blocks["handed_over"], err)
+        return "%d blocks handed over" % blocks["handed_over"]
 
     def judge(self, event, copies, code, lines, other):
         """What the worker says of it."""
@@ -241,12 +259,14 @@ class Faults(Case):
 
     def test_whatever_happens_to_a_server_the_answer_is_the_same(self):
         rows = [(event, point, copies) for event in ("killed", "killed, started again", "stopped for a while",
-                                                     "stopped for good")
+                                                     "stopped for good", "told to end")
                 for point in ("prefill", "decode") for copies in (1, 2)]
         rows += [("killed", "idle", 1), ("killed, started again", "idle", 2), ("stopped for good", "idle", 1)]
+        rows += [("told to end", "idle", 1)]
         rows += [("no room on one", "prefill", 2), ("no room on one", "decode", 2), ("killed, no room", "prefill", 1)]
         if PART:
-            rows = [("killed", "prefill", 1), ("killed, started again", "decode", 1), ("stopped for good", "decode", 2)]
+            rows = [("killed", "prefill", 1), ("killed, started again", "decode", 1), ("stopped for good", "decode", 2),
+                    ("told to end", "decode", 1), ("told to end", "idle", 1)]
         for row in rows:
             with self.subTest(row=row):
                 for _ in range(5):

@@ -137,7 +137,7 @@ class Serves(Case):
             self.assertEqual(bad.returncode, 3, out + err)
             code, out, err = server.end()
             self.assertEqual(code, 0, err)
-            self.assertIn("0 blocks (0 bytes) of 0 sessions; 1 peers came", err)
+            self.assertIn("0 blocks (0 bytes) of 0 sessions, 0 handed over to other servers; 1 peers came", err)
             status = json.loads(out)
             self.assertEqual(status["bytes"], 8 << 20)
             self.assertEqual(status["address"], server.address)
