@@ -79,6 +79,9 @@ int main(int argc, char **argv)
     }
     if (st == QY_OK) {
         st = qyi_job_alone(&app, &err);
+        if (st != QY_OK) {
+            qyi_app_close(&app);
+        }
     }
     return st == QY_OK ? work(&app) : qyi_fail(&err);
 }

@@ -17,7 +17,7 @@ import sys
 import unittest
 
 import dist
-from job import CONFIG, LONG, MEMORY, QUARRY, SMALL, TEXT, await_that, model, path
+from job import CONFIG, LONG, MEMORY, QUARRY, ROOT, SMALL, TEXT, await_that, model, path
 
 PROMPTS = [f"{i}. {TEXT}" + "Once more, from the top. " * (i * 3 % 7) for i in range(7)]
 
@@ -38,7 +38,7 @@ def server():
     """Settings that name a memory server started by hand."""
     key = path("key")
     if not os.path.exists(key):
-        subprocess.run([QUARRY, "memory", "--new-key", key], check=True)
+        subprocess.run([QUARRY, "memory", "--new-key", key], check=True, stderr=subprocess.DEVNULL)
     child = subprocess.Popen([QUARRY, "memory", "--listen", "127.0.0.1:0", "--bytes", "64M", "--key-file", key],
                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
@@ -80,6 +80,17 @@ class Workers(dist.Case):
     def test_all_ranks_may_work_with_servers_that_were_started_by_hand(self):
         with server() as memory:
             self.same(dist.mpirun(3, *listed("--workers", 3, *memory)), 3)
+
+    def test_workers_on_several_hosts_find_each_other(self):
+        cluster = [ROOT / "scripts/netns-cluster", "--name", f"w{os.getpid()}"]
+        able = subprocess.run([*cluster, "check"], capture_output=True, text=True)
+        if able.returncode:
+            self.skipTest(able.stderr.strip())
+        try:
+            subprocess.run([*cluster, "up", "3"], check=True)
+            self.same(dist.run([*map(str, (*cluster, "run", 1, *listed("--workers", 2, *MEMORY)))], timeout=90), 2)
+        finally:
+            subprocess.run([*cluster, "down"], check=True)
 
     def refused(self, code, pattern, done):
         """One error for all ranks, before any work."""
