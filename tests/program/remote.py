@@ -4,12 +4,14 @@
 
 usage: remote.py QUARRY MAKE_GGUF MEMORY_CLIENT
 """
+import json
+import pathlib
 import sys
 import unittest
 
 from disk import SMALL, Disk
 from memory import NETWORK, Server, new_key
-from program import ENV, TEXT, Case, tiny, write
+from program import ENV, FOLDER, TEXT, Case, tiny, write
 
 
 @unittest.skipUnless(NETWORK, "this build has no network")
@@ -80,11 +82,14 @@ class Remote(Case):
             self.assertGreater(have["remote"]["rows_pulled"], 0)
             self.assertEqual((have["remote"]["rows_pushed"], have["remote"]["pushed_bytes"]), (0, 0))
             self.assertIsNone(have["remote"]["prefill"])
-            have = self.json(*self.command(*memory), "--set", host, "--set", "plan.mode=push")
+            trace = FOLDER.name + "/trace.json"
+            have = self.json(*self.command(*memory), "--set", host, "--set", "plan.mode=push", "--trace", trace)
             remote = have["remote"]
             self.assertGreater(remote["prefill"]["pushed"], 0)
             self.assertGreater(remote["prefill"]["pushed_bytes"], 4 * remote["prefill"]["rows_pushed"])
             self.assertEqual((remote["prefill"]["failed"], remote["prefill"]["byte_ns"]), (0, None))
+            spans = [e for e in json.loads(pathlib.Path(trace).read_text())["traceEvents"] if e["name"] == "plan chunk"]
+            self.assertEqual(sum(e["args"]["pushed"] for e in spans), remote["prefill"]["pushed"])
             self.assertGreater(remote["rows_pushed"], 0)
             self.assertGreater(remote["pushed_bytes"], 4 * remote["rows_pushed"])
             self.assertEqual(have["bytes"]["net"], remote["written_bytes"] + remote["read_bytes"] +
