@@ -55,6 +55,15 @@ static size_t record_bytes(const struct qy_codebook_info *info)
     return (bytes + 63) / 64 * 64;
 }
 
+enum qy_status qyi_codebook_record_bytes(const struct qy_codebook_info *info, size_t *bytes,
+                                         struct qy_error *err)
+{
+    const enum qy_status st = check_info(info, err);
+
+    *bytes = st == QY_OK ? record_bytes(info) : 0;
+    return st;
+}
+
 struct qyi_record qyi_codebook_record(const struct qy_codebook *codebook, uint32_t i)
 {
     const size_t pq4 = codebook->info.kind == QY_CODEBOOK_PQ4 ? codebook->info.head_dim : 0;
@@ -328,6 +337,7 @@ enum qy_status qy_codebook_set(struct qy_codebook *codebook, uint32_t layer, uin
     }
     const enum qy_status st = qyi_codebook_derive(codebook, i, err);
     record.head->filled = st == QY_OK;
+    *record.checksum = qyi_codebook_record_checksum(codebook, i);
     return st;
 }
 

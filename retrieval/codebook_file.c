@@ -19,42 +19,28 @@
 enum { FILE_VERSION = 1 };
 static const char file_magic[4] = {'Q', 'Y', 'C', 'B'};
 
-struct file_header {
-    char magic[4];
-    uint32_t version;
-    uint32_t kind, n_layers, n_kv_heads, head_dim, m, bits, n_words, reserved;
-    uint64_t tag, model_hash, seed, n_tokens, record_bytes;
-    char model_name[96];
-    char metric[32];
-    uint8_t zero[40];
-    uint64_t checksum; /* of all before */
-};
-_Static_assert(sizeof(struct file_header) == 256, "the header is a part of the file format");
-
-static uint64_t header_checksum(const struct file_header *header)
+static uint64_t header_checksum(const struct qyi_codebook_header *header)
 {
-    return qy_checksum(header, offsetof(struct file_header, checksum), FILE_VERSION);
+    return qy_checksum(header, offsetof(struct qyi_codebook_header, checksum), FILE_VERSION);
 }
 
 /* ---- reading ------------------------------------------------------------------------------------- */
 
-static enum qy_status corrupt(const char *path, const char *why, struct qy_error *err)
+enum qy_status qyi_codebook_corrupt(const char *path, const char *why, struct qy_error *err)
 {
     return qy_error_set(err, QY_ERR_CORRUPT,
                         "codebook '%s': %s; make it anew with quarry calibrate", path, why);
 }
 
-/* The header, and what it says in info. */
-static enum qy_status read_header(FILE *file, const char *path, struct file_header *header,
-                                  struct qy_codebook_info *info, struct qy_error *err)
+enum qy_status qyi_codebook_header_read(const struct qyi_codebook_header *header, size_t got,
+                                        const char *path, struct qy_codebook_info *info,
+                                        struct qy_error *err)
 {
-    const size_t got = fread(header, 1, sizeof *header, file);
-
     if (got < sizeof header->magic || memcmp(header->magic, file_magic, sizeof file_magic) != 0) {
-        return corrupt(path, "is no codebook", err);
+        return qyi_codebook_corrupt(path, "is no codebook", err);
     }
     if (got < sizeof *header) {
-        return corrupt(path, "is cut short", err);
+        return qyi_codebook_corrupt(path, "is cut short", err);
     }
     if (header->checksum != header_checksum(header)) {
         /* A later version may have another header altogether: its number is all there is to say. */
@@ -64,7 +50,7 @@ static enum qy_status read_header(FILE *file, const char *path, struct file_head
                                 "anew with quarry calibrate",
                                 path, header->version, FILE_VERSION);
         }
-        return corrupt(path, "its header is damaged", err);
+        return qyi_codebook_corrupt(path, "its header is damaged", err);
     }
     if (header->version != FILE_VERSION) {
         return qy_error_set(err, QY_ERR_UNSUPPORTED,
@@ -86,9 +72,18 @@ static enum qy_status read_header(FILE *file, const char *path, struct file_head
     return QY_OK;
 }
 
+/* The header, and what it says in info. */
+static enum qy_status read_header(FILE *file, const char *path, struct qyi_codebook_header *header,
+                                  struct qy_codebook_info *info, struct qy_error *err)
+{
+    const size_t got = fread(header, 1, sizeof *header, file);
+
+    return qyi_codebook_header_read(header, got, path, info, err);
+}
+
 /* Before anything is reserved: is the file as long as its header says? */
-static enum qy_status check_length(FILE *file, const char *path, const struct file_header *header,
-                                   struct qy_error *err)
+static enum qy_status check_length(FILE *file, const char *path,
+                                   const struct qyi_codebook_header *header, struct qy_error *err)
 {
     struct stat stat;
     const uint64_t n = (uint64_t)header->n_layers * header->n_kv_heads;
@@ -96,10 +91,25 @@ static enum qy_status check_length(FILE *file, const char *path, const struct fi
     if (fstat(fileno(file), &stat) != 0 || header->record_bytes == 0 ||
         header->record_bytes > UINT32_MAX ||
         (uint64_t)stat.st_size < sizeof *header + n * header->record_bytes) {
-        return corrupt(path, "is cut short", err);
+        return qyi_codebook_corrupt(path, "is cut short", err);
     }
     if ((uint64_t)stat.st_size > sizeof *header + n * header->record_bytes) {
-        return corrupt(path, "has bytes behind its end", err);
+        return qyi_codebook_corrupt(path, "has bytes behind its end", err);
+    }
+    return QY_OK;
+}
+
+enum qy_status qyi_codebook_record_check(struct qy_codebook *codebook, uint32_t i, const char *path,
+                                         struct qy_error *err)
+{
+    const struct qyi_record record = qyi_codebook_record(codebook, i);
+    const int same = *record.checksum == qyi_codebook_record_checksum(codebook, i);
+
+    if (!same || (record.head->filled && qyi_codebook_derive(codebook, i, NULL) != QY_OK)) {
+        return qy_error_set(err, QY_ERR_CORRUPT,
+                            "codebook '%s': the tables of layer %u, KV head %u are damaged; "
+                            "make it anew with quarry calibrate",
+                            path, i / codebook->info.n_kv_heads, i % codebook->info.n_kv_heads);
     }
     return QY_OK;
 }
@@ -108,22 +118,15 @@ static enum qy_status read_records(FILE *file, const char *path, struct qy_codeb
                                    struct qy_error *err)
 {
     const size_t bytes = codebook->n_records * codebook->record_bytes;
+    enum qy_status st = QY_OK;
 
     if (fread(codebook->records, 1, bytes, file) != bytes) {
-        return corrupt(path, "is cut short", err);
+        return qyi_codebook_corrupt(path, "is cut short", err);
     }
-    for (uint32_t i = 0; i < codebook->n_records; i++) {
-        const struct qyi_record record = qyi_codebook_record(codebook, i);
-        const int same = *record.checksum == qyi_codebook_record_checksum(codebook, i);
-
-        if (!same || (record.head->filled && qyi_codebook_derive(codebook, i, NULL) != QY_OK)) {
-            return qy_error_set(err, QY_ERR_CORRUPT,
-                                "codebook '%s': the tables of layer %u, KV head %u are damaged; "
-                                "make it anew with quarry calibrate",
-                                path, i / codebook->info.n_kv_heads, i % codebook->info.n_kv_heads);
-        }
+    for (uint32_t i = 0; st == QY_OK && i < codebook->n_records; i++) {
+        st = qyi_codebook_record_check(codebook, i, path, err);
     }
-    return QY_OK;
+    return st;
 }
 
 enum qy_status qy_codebook_open_part(const struct qy_allocator *mem, const char *path,
@@ -131,7 +134,7 @@ enum qy_status qy_codebook_open_part(const struct qy_allocator *mem, const char 
                                      struct qy_error *err)
 {
     FILE *file = fopen(path, "rb");
-    struct file_header header;
+    struct qyi_codebook_header header;
     struct qy_codebook_info info;
     struct qy_codebook *made = NULL;
 
@@ -147,7 +150,7 @@ enum qy_status qy_codebook_open_part(const struct qy_allocator *mem, const char 
         st = qy_codebook_new(mem, &info, &made, err);
     }
     if (st == QY_OK && made->record_bytes != header.record_bytes) {
-        st = corrupt(path, "its header makes no sense", err);
+        st = qyi_codebook_corrupt(path, "its header makes no sense", err);
     }
     if (st == QY_OK) {
         st = read_records(file, path, made, err);
@@ -166,7 +169,7 @@ enum qy_status qy_codebook_read_info(const char *path, struct qy_codebook_info *
                                      struct qy_error *err)
 {
     FILE *file = fopen(path, "rb");
-    struct file_header header;
+    struct qyi_codebook_header header;
 
     if (file == NULL) {
         return qy_error_set(err, QY_ERR_NOT_FOUND, "codebook '%s': cannot be read: %s", path,
@@ -212,27 +215,35 @@ enum qy_status qy_codebook_open(const struct qy_allocator *mem, const char *path
 
 /* ---- writing ------------------------------------------------------------------------------------- */
 
-static int write_all(FILE *file, const struct qy_codebook *codebook, uint64_t tag)
+void qyi_codebook_header_make(const struct qy_codebook *codebook, uint64_t tag,
+                              struct qyi_codebook_header *header)
 {
     const struct qy_codebook_info *info = &codebook->info;
-    struct file_header header = {.version = FILE_VERSION,
-                                 .kind = (uint32_t)info->kind,
-                                 .n_layers = info->n_layers,
-                                 .n_kv_heads = info->n_kv_heads,
-                                 .head_dim = info->head_dim,
-                                 .m = info->m,
-                                 .bits = info->bits,
-                                 .n_words = info->n_words,
-                                 .tag = tag,
-                                 .model_hash = info->model_hash,
-                                 .seed = info->seed,
-                                 .n_tokens = info->n_tokens,
-                                 .record_bytes = codebook->record_bytes};
 
-    memcpy(header.magic, file_magic, sizeof header.magic);
-    memcpy(header.model_name, info->model_name, sizeof header.model_name);
-    memcpy(header.metric, info->metric, sizeof header.metric);
-    header.checksum = header_checksum(&header);
+    *header = (struct qyi_codebook_header){.version = FILE_VERSION,
+                                           .kind = (uint32_t)info->kind,
+                                           .n_layers = info->n_layers,
+                                           .n_kv_heads = info->n_kv_heads,
+                                           .head_dim = info->head_dim,
+                                           .m = info->m,
+                                           .bits = info->bits,
+                                           .n_words = info->n_words,
+                                           .tag = tag,
+                                           .model_hash = info->model_hash,
+                                           .seed = info->seed,
+                                           .n_tokens = info->n_tokens,
+                                           .record_bytes = codebook->record_bytes};
+    memcpy(header->magic, file_magic, sizeof header->magic);
+    memcpy(header->model_name, info->model_name, sizeof header->model_name);
+    memcpy(header->metric, info->metric, sizeof header->metric);
+    header->checksum = header_checksum(header);
+}
+
+static int write_all(FILE *file, const struct qy_codebook *codebook, uint64_t tag)
+{
+    struct qyi_codebook_header header;
+
+    qyi_codebook_header_make(codebook, tag, &header);
     for (uint32_t i = 0; i < codebook->n_records; i++) {
         *qyi_codebook_record(codebook, i).checksum = qyi_codebook_record_checksum(codebook, i);
     }

@@ -110,6 +110,29 @@ static int a2ats_reads_rows(const struct qy_retrieval_settings *settings, uint32
     return settings->wrope_window > window;
 }
 
+/* Scores are those of codes, whichever tokens lie beside them: all far tokens are at one distance. */
+static int a2ats_scores_apart(const struct qy_retrieval_settings *settings, uint32_t window)
+{
+    return (settings->pooling == QY_POOLED_AUTO || settings->pooling == QY_POOLED_UNION) &&
+           !a2ats_reads_rows(settings, window);
+}
+
+static uint32_t a2ats_best_k(const struct qy_policy *policy, const struct qy_select_item *item)
+{
+    return qyi_rank_union_k(&policy->rank, item);
+}
+
+static enum qy_status a2ats_best(struct qy_policy *policy, const struct qy_best_item *items,
+                                 uint32_t n_items, struct qy_arena *arena)
+{
+    return qyi_rank_best(&policy->rank, items, n_items, arena);
+}
+
+static size_t a2ats_best_scratch(const struct qy_policy *policy, uint32_t n_items, uint32_t max_n)
+{
+    return qyi_rank_best_scratch(&policy->rank, n_items, max_n);
+}
+
 const struct qy_policy_ops qyi_policy_a2ats = {
     .abi_size = sizeof(struct qy_policy_ops),
     .name = "a2ats",
@@ -126,4 +149,8 @@ const struct qy_policy_ops qyi_policy_a2ats = {
     .codebook = a2ats_codebook,
     .budget = a2ats_budget,
     .reads_rows = a2ats_reads_rows,
+    .scores_apart = a2ats_scores_apart,
+    .best_k = a2ats_best_k,
+    .best = a2ats_best,
+    .best_scratch = a2ats_best_scratch,
 };

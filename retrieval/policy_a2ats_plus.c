@@ -218,6 +218,30 @@ static int plus_reads_rows(const struct qy_retrieval_settings *settings, uint32_
            (first == &qyi_stage_bands && settings->wrope_window > (int64_t)window);
 }
 
+/* Shares of a softmax need the scores of all tokens, and bands their ids: a union of scores by codes or 4-bit
+ * keys needs neither. */
+static int plus_scores_apart(const struct qy_retrieval_settings *settings, uint32_t window)
+{
+    return settings->pooling == QY_POOLED_UNION && settings->first_stage != QY_STAGE1_BANDS &&
+           rerank_of(settings) == QY_RERANK_OFF && !plus_reads_rows(settings, window);
+}
+
+static uint32_t plus_best_k(const struct qy_policy *policy, const struct qy_select_item *item)
+{
+    return qyi_rank_union_k(&policy->rank, item);
+}
+
+static enum qy_status plus_best(struct qy_policy *policy, const struct qy_best_item *items,
+                                uint32_t n_items, struct qy_arena *arena)
+{
+    return qyi_rank_best(&policy->rank, items, n_items, arena);
+}
+
+static size_t plus_best_scratch(const struct qy_policy *policy, uint32_t n_items, uint32_t max_n)
+{
+    return qyi_rank_best_scratch(&policy->rank, n_items, max_n);
+}
+
 const struct qy_policy_ops qyi_policy_a2ats_plus = {
     .abi_size = sizeof(struct qy_policy_ops),
     .name = "a2ats+",
@@ -238,4 +262,8 @@ const struct qy_policy_ops qyi_policy_a2ats_plus = {
     .budget = plus_budget,
     .dense_layers = plus_dense_layers,
     .reads_rows = plus_reads_rows,
+    .scores_apart = plus_scores_apart,
+    .best_k = plus_best_k,
+    .best = plus_best,
+    .best_scratch = plus_best_scratch,
 };

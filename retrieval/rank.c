@@ -54,8 +54,7 @@ static uint32_t n_scored(const struct qyi_rank *rank, const struct qy_select_ite
     return rank->rerank ? n_candidates(rank, it) : 0;
 }
 
-/* k of one list of a union. */
-static uint32_t union_k(const struct qyi_rank *rank, const struct qy_select_item *it)
+uint32_t qyi_rank_union_k(const struct qyi_rank *rank, const struct qy_select_item *it)
 {
     const uint32_t k = rank->per_head ? it->k : it->k / it->group;
 
@@ -70,7 +69,7 @@ static size_t item_bytes(const struct qyi_rank *rank, const struct qy_select_ite
 
     bytes += qyi_rank_pad(n * sizeof(float));
     if (rank->pooling == QY_POOLED_UNION) {
-        bytes += qyi_rank_pad((size_t)it->group * union_k(rank, it) * sizeof(uint32_t));
+        bytes += qyi_rank_pad((size_t)it->group * qyi_rank_union_k(rank, it) * sizeof(uint32_t));
     }
     if (rank->rerank) {
         bytes += qyi_rank_pad(n_candidates(rank, it) * sizeof(uint32_t));
@@ -163,7 +162,7 @@ static enum qy_status goal_take(const struct qyi_rank *rank, const struct qy_sel
         return QY_ERR_NOMEM;
     }
     if (unite) {
-        goal->k = union_k(rank, it);
+        goal->k = qyi_rank_union_k(rank, it);
         goal->lists = qyi_rank_take(arena, (size_t)it->group * goal->k * sizeof(*goal->lists));
     }
     return unite && !goal->lists ? QY_ERR_NOMEM : QY_OK;

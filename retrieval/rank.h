@@ -68,6 +68,13 @@ QY_MUST enum qy_status qyi_rank_select(const struct qyi_rank *rank,
                                        const struct qy_select_item *items, uint32_t n_items,
                                        struct qy_arena *arena);
 
+/* Tokens of each query head that a union of the item takes. */
+uint32_t qyi_rank_union_k(const struct qyi_rank *rank, const struct qy_select_item *item);
+/* rank_best.c: as the best and best_scratch of a policy whose choice is a union without a rerank. */
+QY_MUST enum qy_status qyi_rank_best(const struct qyi_rank *rank, const struct qy_best_item *items,
+                                     uint32_t n_items, struct qy_arena *arena);
+size_t qyi_rank_best_scratch(const struct qyi_rank *rank, uint32_t n_items, uint32_t max_n);
+
 /* The keys themselves. */
 extern const struct qyi_rank_stage qyi_stage_exact;
 

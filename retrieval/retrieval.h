@@ -95,6 +95,22 @@ QY_MUST enum qy_status qy_codebook_set(struct qy_codebook *codebook, uint32_t la
 /* Writes the file, whole or not at all. */
 QY_MUST enum qy_status qy_codebook_save(const struct qy_codebook *codebook, const char *path,
                                         struct qy_error *err);
+/* A codebook as bytes, those of its file, for another process: how many, and bytes at .. at + bytes - 1 of
+ * them. All tables must be there. [any] [noalloc] */
+uint64_t qy_codebook_image_bytes(const struct qy_codebook *codebook);
+void qy_codebook_image(const struct qy_codebook *codebook, uint64_t at, size_t bytes, void *to);
+/* The codebook of such bytes, as they come: the first ones, of `bytes` in all, begin it; those behind are added
+ * in order, in pieces of any size, and make tables as soon as one is whole. When all are there, so are all
+ * tables. QY_ERR_CORRUPT: they are none, or damaged; QY_ERR_UNSUPPORTED: of a later version. No more is
+ * reserved than a few times their number. begin: [setup] [alloc]; add: [noalloc] */
+enum { QY_CODEBOOK_HEADER_BYTES = 256 };
+QY_MUST enum qy_status qy_codebook_begin(const struct qy_allocator *mem, const void *header,
+                                         uint64_t bytes, struct qy_codebook **codebook,
+                                         struct qy_error *err);
+QY_MUST enum qy_status qy_codebook_add(struct qy_codebook *codebook, uint64_t at, const void *piece,
+                                       size_t bytes, struct qy_error *err);
+/* A number for what its tables hold. [any] [noalloc] */
+uint64_t qy_codebook_hash(const struct qy_codebook *codebook);
 /* Is it of this kind, model and shape? What is 0 or empty in want is not compared (the cache does not
  * know whose model it serves: model_hash 0). QY_ERR_CONFIG names what differs. */
 QY_MUST enum qy_status qy_codebook_check(const struct qy_codebook *codebook,
@@ -201,6 +217,19 @@ struct qy_select_item {
      * over ids, sinks and window. NULL unless caps.partial; lse -inf (as found): none. */
     float *part_out; /* [group][d] */
     float *part_lse; /* [group]    */
+};
+
+/* Tokens of a select item that are scored apart from its others: those of some blocks, side by side. The
+ * index says where they lie, not their ids. */
+struct qy_best_item {
+    const float *q;           /* as the select item's, as the next four */
+    struct qy_slab index;     /* blocks: of these tokens alone, in the order of their ids */
+    uint32_t group, n_tokens; /* n_tokens: the select item's n */
+    uint32_t layer, kv_head, sequence;
+    uint32_t first, n; /* first .. first + n - 1 of the index are scored */
+    uint32_t k;        /* of each query head, at most n                  */
+    uint32_t *places;  /* [group][k] written, ascending: first <= place < first + n */
+    float *scores;     /* [group][k] written                             */
 };
 
 struct qy_policy; /* the state of one policy: the implementation's own */
@@ -311,6 +340,19 @@ struct qy_policy_ops {
      * (cache.disk_bytes) are for attention alone: the addresses of their blocks are NULL, and such a
      * policy is refused there. NULL: they do.                                              */
     int (*reads_rows)(const struct qy_retrieval_settings *settings, uint32_t window);
+    /* With these settings, is a choice the union of each query head's best tokens, where a token's score
+     * follows from the query, its position and the token's index bytes alone? Then tokens may be scored in
+     * parts, by whoever has their index bytes, and the best of all parts' best are those of one select, ties
+     * and all. NULL: they may not; else the next three are there.                          */
+    int (*scores_apart)(const struct qy_retrieval_settings *settings, uint32_t window);
+    /* How many of each query head the item's choice unites.                      [any] [noalloc] */
+    uint32_t (*best_k)(const struct qy_policy *policy, const struct qy_select_item *item);
+    /* The best of each query head, by the scores of select; ties to the lower place, NaN last.
+     * [owner] [noalloc] */
+    enum qy_status (*best)(struct qy_policy *policy, const struct qy_best_item *items,
+                           uint32_t n_items, struct qy_arena *arena);
+    /* Arena bytes of it, of n_items with up to max_n tokens each.                               */
+    size_t (*best_scratch)(const struct qy_policy *policy, uint32_t n_items, uint32_t max_n);
 };
 
 /* The built-in policy of that name; NULL when there is none. [any] */

@@ -245,6 +245,77 @@ static void codebook_file_without_memory_leaves_nothing(void **state)
     }
 }
 
+/* The image of a codebook that was never saved, in pieces of `piece` bytes. */
+static enum qy_status by_pieces(const uint8_t *image, size_t bytes, size_t piece,
+                                struct qy_codebook **codebook)
+{
+    const struct qy_allocator mem = qy_allocator_system();
+    enum qy_status st = qy_codebook_begin(&mem, image, bytes, codebook, NULL);
+
+    for (size_t at = QY_CODEBOOK_HEADER_BYTES, n; st == QY_OK && at < bytes; at += n) {
+        uint8_t *part = malloc(piece); /* of its size, which ASan sees */
+
+        n = bytes - at < piece ? bytes - at : piece;
+        assert_non_null(part);
+        memcpy(part, image + at, n);
+        st = qy_codebook_add(*codebook, at, part, n, NULL);
+        free(part);
+    }
+    return st;
+}
+
+static void codebook_image_in_pieces_is_the_codebook(void **state)
+{
+    static const size_t pieces[] = {1, 100, 1000, 1 << 20};
+    struct fixture *f = *state;
+
+    for (int kind = QY_CODEBOOK_PQ4; kind <= QY_CODEBOOK_VQ; kind++) {
+        struct qy_codebook *codebook = fill((enum qy_codebook_kind)kind, LAYERS * HEADS);
+        const size_t n = (size_t)qy_codebook_image_bytes(codebook);
+        uint8_t *image = malloc(n);
+
+        assert_non_null(image);
+        for (size_t at = 0; at < n; at += 77) {
+            qy_codebook_image(codebook, at, n - at < 77 ? n - at : 77, image + at);
+        }
+        for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++) {
+            struct qy_codebook *got = NULL;
+
+            assert_int_equal(by_pieces(image, n, pieces[i], &got), QY_OK);
+            assert_same(codebook, got);
+            assert_true(qy_codebook_hash(codebook) == qy_codebook_hash(got));
+            qy_codebook_close(got);
+        }
+        if (kind == QY_CODEBOOK_PQ4) { /* as in the file */
+            assert_int_equal(n, f->n);
+            assert_memory_equal(image, f->bytes, n);
+        }
+        free(image);
+        qy_codebook_close(codebook);
+    }
+}
+
+static void codebook_image_damage_is_seen(void **state)
+{
+    const struct qy_allocator mem = qy_allocator_system();
+    struct fixture *f = *state;
+    struct qy_codebook *got = NULL;
+
+    assert_int_equal(qy_codebook_begin(&mem, f->bytes, f->n - 1, &got, NULL), QY_ERR_CORRUPT);
+    assert_int_equal(qy_codebook_begin(&mem, f->bytes, f->n + 1, &got, NULL), QY_ERR_CORRUPT);
+    for (size_t at = 0; at < f->n; at += at < QY_CODEBOOK_HEADER_BYTES ? 1 : 29) {
+        got = NULL;
+        f->bytes[at] ^= 4;
+        assert_true(by_pieces(f->bytes, f->n, 300, &got) != QY_OK);
+        f->bytes[at] ^= 4;
+        qy_codebook_close(got);
+    }
+    assert_int_equal(qy_codebook_begin(&mem, f->bytes, f->n, &got, NULL), QY_OK);
+    assert_int_equal(qy_codebook_add(got, 255, f->bytes, 10, NULL), QY_ERR_INVALID);
+    assert_int_equal(qy_codebook_add(got, f->n - 9, f->bytes, 10, NULL), QY_ERR_INVALID);
+    qy_codebook_close(got);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -257,6 +328,8 @@ int main(void)
         CASE(codebook_file_unfinished_is_refused),
         CASE(codebook_file_that_cannot_be_written_is_named),
         CASE(codebook_file_without_memory_leaves_nothing),
+        CASE(codebook_image_in_pieces_is_the_codebook),
+        CASE(codebook_image_damage_is_seen),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
