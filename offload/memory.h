@@ -32,6 +32,9 @@ struct qy_memory_params {
     uint64_t grace_ns;           /* a session that is away for longer is forgotten             */
     size_t call_bytes, answer_bytes; /* as the node has them; multiples of 64                 */
     size_t scratch_bytes;            /* of attention; 0: enough for lists of usual length     */
+    uint64_t
+        book_bytes; /* of what a session scores index bytes by, a codebook for the most part, as
+                            it comes, beside `bytes`; its tables take a few times as much; 0: 1 GiB */
     uint32_t max_sessions;
 };
 
@@ -41,7 +44,8 @@ QY_MUST enum qy_status qy_memory_open(const struct qy_memory_params *params,
                                       struct qy_memory **memory, struct qy_error *err);
 /* After the node that has its service. */
 void qy_memory_close(struct qy_memory *memory);
-/* What a node needs to answer workers; lives as long as memory. Only a worker's OPEN allocates. */
+/* What a node needs to answer workers; lives as long as memory. Only a worker's first questions (OPEN,
+ * BOOK) allocate. */
 const struct qy_service *qy_memory_service(const struct qy_memory *memory);
 /* To be called between progress and wait: forgets who is over its grace time, and clears some of the
  * blocks that were given back. 1: there is more to clear. now_ns: of the node's clock. [owner] */
@@ -59,7 +63,7 @@ struct qy_memory_stats {
     uint64_t calls, refused, turned_down; /* refused: peers closed; turned_down: codes above 0 */
     uint64_t puts, puts_corrupt;
     uint64_t moved; /* blocks given back because another server has them from now on */
-    uint64_t rows, rows_attended;
+    uint64_t rows, rows_attended, tokens_scored; /* tokens: of (item, block) in reach of a choice */
     uint64_t in_bytes, out_bytes; /* blocks put; answers' payloads                            */
 };
 void qy_memory_stats(const struct qy_memory *memory, struct qy_memory_stats *stats);

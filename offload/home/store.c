@@ -61,6 +61,9 @@ void qyi_store_finish(struct qyi_store_stats *counts, struct qyi_store_request *
         counts->attended_rows += request->list.n;
     } else if (request->op == QYI_STORE_CHUNK) {
         counts->chunks++;
+    } else if (request->op == QYI_STORE_SCORE) {
+        counts->scores++;
+        counts->scored_blocks += request->list.n;
     } else {
         counts->reads++;
         counts->read_bytes += request->bytes;

@@ -19,7 +19,8 @@ enum qyi_store_op {
     QYI_STORE_WRITE,
     QYI_STORE_ROWS,   /* where the store has rows_bytes: rows of a block, one after another       */
     QYI_STORE_ATTEND, /* where it has places: attention over rows of several slots, at one of them */
-    QYI_STORE_CHUNK   /* the same of many tokens' queries, to all rows of the slots           */
+    QYI_STORE_CHUNK,  /* the same of many tokens' queries, to all rows of the slots           */
+    QYI_STORE_SCORE   /* the same: the best of these slots' tokens, by their index bytes          */
 };
 
 /* What others call the block that is written: content is known by all five numbers. */
@@ -41,6 +42,9 @@ struct qyi_store_list {
     /* of a chunk, of all heads of the layer: ids NULL, n slots of one sequence; q and data
      * [n_q][heads][d], lse [n_q][heads] */
     uint32_t n_q;
+    /* of scores, whose slots are in the order of their blocks: q as above; of each query head the k best,
+     * or all tokens of the slots: data is ids [group][best], ascending, then scores [group][best] */
+    uint32_t k, n_tokens; /* n_tokens: of the sequence */
 };
 
 /* Bytes from or to one slot. The caller sets what comes before `error`. */
@@ -54,8 +58,9 @@ struct qyi_store_request {
     struct qyi_store_name name; /* of a write                                        */
     struct qyi_store_list list; /* of rows, and attention                            */
     int error;                  /* when done: 0, or why it failed (errno). Of attention EAGAIN: that
-                                   place cannot now; the rows may be had by QYI_STORE_ROWS. Of a
-                                   chunk also E2BIG: the place never could, of as much */
+                                   place cannot now; the rows may be had by QYI_STORE_ROWS, of scores
+                                   the index bytes by QYI_STORE_READ. Of a chunk also E2BIG: the place
+                                   never could, of as much */
     size_t done;                /* bytes so far                                      */
     struct qyi_store_batch *batch;
     struct qyi_store_request *next;
@@ -77,7 +82,8 @@ struct qyi_store_stats {
     uint64_t reads, read_bytes, writes, written_bytes; /* requests that were done */
     uint64_t rows;                                     /* of those reads, that were of rows */
     uint64_t attends, attended_rows;
-    uint64_t chunks;   /* questions of them */
+    uint64_t chunks; /* questions of them */
+    uint64_t scores, scored_blocks;
     uint64_t failures; /* requests                */
     int uring, direct; /* of a file: which engine; O_DIRECT */
 };

@@ -5,6 +5,8 @@
 #include <string.h>
 
 static const uint64_t least_tables = (uint64_t)16 << 20;
+/* chosen: codebooks of large models for `a2ats` are 300 MB */
+static const uint64_t usual_book = (uint64_t)1 << 30;
 /* chosen: items of the longest usual lists, a few hundred at once */
 static const size_t usual_scratch = (size_t)8 << 20;
 
@@ -31,6 +33,12 @@ static void answer_open_session(struct qy_memory *m, struct qyi_session *s,
         break;
     case QYI_REMOTE_CHUNK:
         qyi_memory_chunk(m, s, q, answer);
+        break;
+    case QYI_REMOTE_BOOK:
+        qyi_memory_book(m, s, q, answer);
+        break;
+    case QYI_REMOTE_SCORE:
+        qyi_memory_score(m, s, q, answer);
         break;
     default:
         answer->refused = "a question that there is not";
@@ -270,6 +278,9 @@ enum qy_status qy_memory_open(const struct qy_memory_params *params, struct qy_m
         const uint64_t share = params->bytes / 16;
 
         m->params.table_bytes = share > least_tables ? share : least_tables;
+    }
+    if (m->params.book_bytes == 0) {
+        m->params.book_bytes = usual_book;
     }
     st = open_parts(m, err);
     if (st != QY_OK) {

@@ -8,6 +8,8 @@
  *   memory_rows.c      READ, ROWS: bytes and rows, gathered into an answer
  *   memory_attend.c    ATTEND: attention over rows where they lie
  *   memory_chunk.c     CHUNK: the same of many queries, over whole blocks
+ *   memory_scorer.c    BOOK: what index bytes are scored by
+ *   memory_score.c     SCORE: index bytes scored where they lie
  *
  * Questions were checked by their parsers (remote_wire.h) before anything here acts on them.
  */
@@ -20,6 +22,21 @@
 #include "offload/memory/remote_wire.h"
 
 enum { QYI_MEMORY_BATCH = 256 }; /* items of one call of the kernel */
+
+/* A worker's policy here, for index bytes alone. */
+struct qyi_scorer {
+    struct qyi_remote_book book; /* its image; at: how much of it is here */
+    struct qyi_remote_scorer said;
+    uint64_t codebook_at; /* in the image */
+    const struct qy_policy_ops *ops;
+    struct qy_policy *policy;
+    struct qy_codebook *codebook; /* NULL: none */
+    struct qy_retrieval_settings settings;
+    float *inv_freq;
+    uint32_t batch; /* items that scratch is for, of any length */
+    void *scratch;
+    struct qy_arena arena;
+};
 
 /* A worker process. Places of an array: pointers to them stay good while they have peers. */
 struct qyi_session {
@@ -38,6 +55,8 @@ struct qyi_session {
     uint64_t table_bytes;
     uint32_t n_held;
     uint64_t in_bytes, out_bytes;
+    struct qyi_scorer *scorer; /* NULL: it asks for no scores            */
+    struct qyi_scorer *coming; /* of which more pieces are to come, or NULL */
 };
 
 struct qy_memory {
@@ -141,9 +160,20 @@ size_t qyi_attend_need(const struct qy_memory *memory, const struct qyi_session 
 void qyi_memory_chunk(struct qy_memory *memory, struct qyi_session *session,
                       const struct qyi_question *question, struct qyi_memory_reply *answer);
 
+/* ---- memory_scorer.c ---- */
+/* BOOK. [alloc] */
+void qyi_memory_book(struct qy_memory *memory, struct qyi_session *session,
+                     const struct qyi_question *question, struct qyi_memory_reply *answer);
+/* NULL is accepted. */
+void qyi_scorer_close(struct qy_memory *memory, struct qyi_scorer *scorer);
+
+/* ---- memory_score.c ---- */
+void qyi_memory_score(struct qy_memory *memory, struct qyi_session *session,
+                      const struct qyi_question *question, struct qyi_memory_reply *answer);
+
 /* ---- memory_server.c ---- */
 /* Answers any question of the worker of that name. *session: its session, or NULL; OPEN writes it.
- * [owner] [noalloc] but for OPEN */
+ * [owner] [noalloc] but for OPEN and BOOK */
 void qyi_memory_answer(struct qy_memory *memory, const uint8_t *name, struct qyi_session **session,
                        const struct qyi_question *question, struct qyi_memory_reply *answer);
 /* An answer's payload was sent. */

@@ -77,6 +77,10 @@ static void free_tables(struct qy_memory *m, struct qyi_session *s)
     qy_free(mem, s->blocks);
     qy_free(mem, s->serials);
     qy_free(mem, s->home);
+    qyi_scorer_close(m, s->coming);
+    qyi_scorer_close(m, s->scorer);
+    s->coming = NULL;
+    s->scorer = NULL;
     s->generations = NULL;
     s->blocks = NULL;
     s->serials = NULL;
@@ -102,6 +106,8 @@ static int fill(struct qy_memory *m, struct qyi_session *s, struct wish *w)
         return 1;
     }
     free_tables(m, s);
+    made.coming = NULL; /* they were of another layout */
+    made.scorer = NULL;
     made.layout = w->layout;
     made.home = w->home;
     made.group = w->open.group;

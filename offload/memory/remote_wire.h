@@ -12,6 +12,8 @@
  *   ATTEND  qyi_remote_ask    qyi_remote_item [n], queries, ids            out [n][g][d], lse [n][g], f32
  *   STATE   -                 -                                            qyi_remote_state
  *   CHUNK   qyi_remote_chunk  queries [n][h * g][d], blocks                out [n][h * g][d], lse [n][h * g]
+ *   BOOK    qyi_remote_book   a piece of a scorer's image                  -
+ *   SCORE   qyi_remote_ask    qyi_remote_score [n], queries, blocks        of each: ids [g][best], scores [g][best]
  *
  * A block is named (sequence, serial, block): a slot of the worker's table of sequences, which sequence
  * it is that has the slot, and the block's place in it. Its content is named by a generation. Serials (of
@@ -28,7 +30,7 @@
 #include "net/net.h"
 #include "offload/layout.h"
 
-enum { QYI_REMOTE_VERSION = 2 };
+enum { QYI_REMOTE_VERSION = 3 };
 
 enum qyi_remote_op {
     QYI_REMOTE_OPEN = 1,
@@ -38,15 +40,18 @@ enum qyi_remote_op {
     QYI_REMOTE_ROWS,
     QYI_REMOTE_ATTEND,
     QYI_REMOTE_STATE,
-    QYI_REMOTE_CHUNK
+    QYI_REMOTE_CHUNK,
+    QYI_REMOTE_BOOK,
+    QYI_REMOTE_SCORE
 };
 
 enum qyi_remote_code {
     QYI_REMOTE_DONE = 0,
-    QYI_REMOTE_HELD,      /* PUT: this content is here already; as good as done                */
+    QYI_REMOTE_HELD,      /* PUT, BOOK: this content is here already; as good as done          */
     QYI_REMOTE_FULL,      /* no free block; OPEN: no free session                              */
     QYI_REMOTE_UNKNOWN,   /* a block that is not here: reply.item and reply.block say which    */
-    QYI_REMOTE_STALE,     /* the serial, or a PUT's generation, is older than what was seen    */
+    QYI_REMOTE_STALE,     /* the serial, or a PUT's generation, is older than what was seen;
+                             BOOK: not the piece that comes next: begin again                  */
     QYI_REMOTE_TOO_LARGE, /* the answer, or what it takes to make it: ask for less at a time;
                              OPEN: not one block, table or item of this shape would fit        */
     QYI_REMOTE_BUSY,      /* OPEN, PUT: blocks of another layout are held                      */
@@ -198,7 +203,7 @@ const char *qyi_remote_read_parse(const struct qyi_remote_bounds *bounds, const 
 
 /* ---- lists of rows ---------------------------------------------------------------------------- */
 
-/* The head of ROWS and ATTEND. */
+/* The head of ROWS, ATTEND and SCORE (n_ids: blocks). */
 struct qyi_remote_ask {
     uint32_t layer, n_items, n_ids;
     float scale; /* ATTEND; else 0 */
@@ -273,5 +278,75 @@ struct qyi_remote_chunk_parts {
 const char *qyi_remote_chunk_parse(const struct qyi_remote_bounds *bounds, const void *head,
                                    size_t head_bytes, const void *payload, size_t payload_bytes,
                                    struct qyi_remote_chunk_parts *chunk);
+/* ---- scores: remote_score.c ------------------------------------------------------------------- */
+
+/* BOOK: what a session's index bytes are scored by, an image that comes in pieces, in order. */
+struct qyi_remote_book {
+    uint64_t hash;      /* of the whole image: qyi_remote_scorer_hash */
+    uint64_t bytes, at; /* of the whole; where the piece begins       */
+};
+_Static_assert(sizeof(struct qyi_remote_book) == 24, "goes over the network as it is");
+
+/* An image: this, inv_freq f32 [rope_dim / 2], and codebook_bytes of the codebook's own image. The first
+ * piece has all but the codebook's tables. */
+struct qyi_remote_scorer {
+    char policy[32];
+    uint32_t preset, first_stage, rerank, pooling; /* as struct qy_retrieval_settings has them */
+    uint32_t wrope_window, wrope_distance;
+    uint32_t sinks, window;
+    uint32_t rope_dim, rope_pairs;
+    float scale;
+    uint32_t zero;
+    uint64_t codebook_bytes; /* 0: none */
+};
+_Static_assert(sizeof(struct qyi_remote_scorer) == 88, "goes over the network as it is");
+enum { QYI_REMOTE_ROPE_MOST = 1024, QYI_REMOTE_BOOK_CALL = 4096 /* least call_bytes */ };
+
+/* Of an image whose codebook has this hash (0: there is none). */
+uint64_t qyi_remote_scorer_hash(const struct qyi_remote_scorer *scorer, const float *inv_freq,
+                                uint64_t codebook_hash);
+const char *qyi_remote_book_parse(const void *head, size_t head_bytes, size_t payload_bytes,
+                                  struct qyi_remote_book *book);
+/* The first piece of an image of so many bytes. inv_freq, codebook: in it, not aligned; its first
+ * QY_CODEBOOK_HEADER_BYTES of the codebook are there, if it has one. */
+const char *qyi_remote_scorer_parse(const uint8_t *piece, size_t piece_bytes, uint64_t bytes,
+                                    struct qyi_remote_scorer *scorer, const uint8_t **inv_freq,
+                                    const uint8_t **codebook);
+
+/* All tokens of some blocks of one KV head of a sequence are scored; the best of each query head are
+ * answered, ids ascending, and their scores. */
+struct qyi_remote_score {
+    uint64_t serial;
+    uint32_t sequence, head;
+    uint32_t n_blocks; /* of the list of blocks, ascending */
+    uint32_t n_tokens; /* of the sequence: the query is its last one's */
+    uint32_t k, zero;
+};
+_Static_assert(sizeof(struct qyi_remote_score) == 32, "goes over the network as it is");
+
+static inline struct qyi_remote_parts qyi_remote_score_parts(uint32_t n_items, uint32_t n_blocks,
+                                                             uint32_t query_floats)
+{
+    struct qyi_remote_parts parts = {.q_at = (size_t)n_items * sizeof(struct qyi_remote_score)};
+
+    parts.ids_at = parts.q_at + (size_t)n_items * query_floats * sizeof(float);
+    parts.bytes = parts.ids_at + (size_t)n_blocks * sizeof(uint32_t);
+    return parts;
+}
+/* How many are answered of each query head. */
+static inline uint32_t qyi_remote_best(uint32_t k, uint32_t n_blocks, uint32_t shift)
+{
+    return k < n_blocks << shift ? k : n_blocks << shift;
+}
+
+struct qyi_remote_scores {
+    uint32_t layer, n_items, n_blocks;
+    const struct qyi_remote_score *items; /* in the payload, as the next two */
+    const float *q;                       /* [n_items][group][d] */
+    const uint32_t *blocks;               /* [n_blocks]          */
+};
+const char *qyi_remote_score_parse(const struct qyi_remote_bounds *bounds, const void *head,
+                                   size_t head_bytes, const void *payload, size_t payload_bytes,
+                                   struct qyi_remote_scores *scores);
 
 #endif

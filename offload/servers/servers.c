@@ -118,13 +118,25 @@ static void servers_poll(struct qyi_store *store)
     }
 }
 
-static int is_valid_attend(const struct qyi_servers *s, const struct qyi_store_request *r)
+/* Of the answer to an ATTEND or SCORE. */
+static size_t list_bytes(const struct qyi_servers *s, const struct qyi_store_request *r)
 {
     const struct qyi_store_list *l = &r->list;
 
-    if (l->ids == NULL || l->slots == NULL || l->q == NULL || l->lse == NULL || r->data == NULL ||
-        l->n == 0 || l->place >= s->params.n || l->slots[0] != r->slot ||
-        r->bytes != (s->query_floats + s->params.group) * sizeof(float)) {
+    return r->op == QYI_STORE_ATTEND
+               ? (s->query_floats + s->params.group) * sizeof(float)
+               : (size_t)s->params.group * qyi_remote_best(l->k, l->n, s->shift) *
+                     (sizeof(uint32_t) + sizeof(float));
+}
+
+static int is_valid_list(const struct qyi_servers *s, const struct qyi_store_request *r)
+{
+    const struct qyi_store_list *l = &r->list;
+    const int attends = r->op == QYI_STORE_ATTEND;
+
+    if (l->slots == NULL || l->q == NULL || r->data == NULL || l->n == 0 ||
+        l->place >= s->params.n || l->slots[0] != r->slot || r->bytes != list_bytes(s, r) ||
+        (attends ? l->ids == NULL || l->lse == NULL : l->k == 0 || s->params.book.bytes == 0)) {
         return 0;
     }
     for (uint32_t i = 0; i < l->n; i++) {
@@ -137,8 +149,8 @@ static int is_valid_attend(const struct qyi_servers *s, const struct qyi_store_r
 
 static int is_valid(const struct qyi_servers *s, const struct qyi_store_request *r)
 {
-    if (r->op == QYI_STORE_ATTEND) {
-        return is_valid_attend(s, r);
+    if (r->op == QYI_STORE_ATTEND || r->op == QYI_STORE_SCORE) {
+        return is_valid_list(s, r);
     }
     if (r->op == QYI_STORE_CHUNK) {
         return qyi_servers_chunk_valid(s, r);
@@ -157,6 +169,7 @@ static int is_valid(const struct qyi_servers *s, const struct qyi_store_request 
                r->list.n <= r->bytes / sizeof(*r->list.ids) && r->bytes <= s->store.rows_bytes;
     case QYI_STORE_ATTEND:
     case QYI_STORE_CHUNK:
+    case QYI_STORE_SCORE:
         break;
     }
     return 0;

@@ -11,6 +11,7 @@
  *
  *   attend  the same with queries: a partial comes back for each. It is asked of one server, and not again.
  *   chunk   queries of many tokens, to all rows of blocks: a question each, of one server, and not again.
+ *   score   the same: the best tokens of blocks by their index bytes.
  *
  * A server that is LOST is waited for where it has the only copy; one that is GONE, has ended, or has started
  * again, has lost what it held. Reads of what nobody has fail (ENODATA): it must be computed again.
@@ -29,6 +30,13 @@
 
 enum { QYI_SERVERS_MOST = 64, QYI_COPIES_MOST = 4, QYI_SERVERS_GRANULE = 64 };
 
+/* What servers score index bytes by: told to each whenever it has no session of ours yet. */
+struct qyi_servers_book {
+    uint64_t bytes, hash; /* bytes 0: nothing is told */
+    void (*read)(const void *ctx, uint64_t at, size_t bytes, void *to);
+    const void *ctx;
+};
+
 struct qyi_servers_params {
     const struct qy_runtime *rt;        /* kept */
     struct qy_node *node;               /* kept */
@@ -40,6 +48,7 @@ struct qyi_servers_params {
     uint32_t group;                     /* query heads of a KV head */
     float scale;                        /* of q . k                 */
     uint32_t max_sequences, max_blocks; /* of the cache's table     */
+    struct qyi_servers_book book;       /* kept; with QYI_STORE_SCORE */
     uint64_t timeout_ns;                /* for all servers to open  */
 };
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Questions to memory servers that carry many requests of one kind: READ, ranges of blocks; ROWS and ATTEND,
- * lists of rows of one layer (CHUNK: servers_chunk.c). See servers.h.
+ * lists of rows of one layer; SCORE, lists of blocks (CHUNK: servers_chunk.c). See servers.h.
  *
  * A question is filled with requests to one server in the order in which they wait, until one does not fit
  * any more; its answer holds what they get, one after another.
@@ -35,15 +35,18 @@ static int joins(const struct qyi_servers *s, const struct qyi_servers_message *
 
 static enum qyi_message_kind kind_of(const struct qyi_store_request *r)
 {
-    return r->op == QYI_STORE_READ   ? QYI_MESSAGE_READ
-           : r->op == QYI_STORE_ROWS ? QYI_MESSAGE_ROWS
-                                     : QYI_MESSAGE_ATTEND;
+    return r->op == QYI_STORE_READ    ? QYI_MESSAGE_READ
+           : r->op == QYI_STORE_ROWS  ? QYI_MESSAGE_ROWS
+           : r->op == QYI_STORE_SCORE ? QYI_MESSAGE_SCORE
+                                      : QYI_MESSAGE_ATTEND;
 }
 
 static struct qyi_remote_parts parts_of(const struct qyi_servers *s, enum qyi_message_kind kind,
                                         uint32_t n_items, uint32_t n_ids)
 {
-    return qyi_remote_parts(n_items, n_ids, kind == QYI_MESSAGE_ATTEND ? s->query_floats : 0);
+    return kind == QYI_MESSAGE_SCORE
+               ? qyi_remote_score_parts(n_items, n_ids, s->query_floats)
+               : qyi_remote_parts(n_items, n_ids, kind == QYI_MESSAGE_ATTEND ? s->query_floats : 0);
 }
 
 /* ---- filled ----------------------------------------------------------------------------------- */
@@ -135,6 +138,35 @@ static void pack_lists(const struct qyi_servers *s, struct qyi_servers_message *
     m->request.payload_bytes = at.bytes;
 }
 
+static void pack_scores(const struct qyi_servers *s, struct qyi_servers_message *m)
+{
+    const struct qyi_remote_ask ask = {.layer = m->layer, .n_items = m->n_items, .n_ids = m->n_ids};
+    const struct qyi_remote_parts at = parts_of(s, m->kind, m->n_items, m->n_ids);
+    struct qyi_remote_score *items = (struct qyi_remote_score *)(void *)m->payload;
+    float *q = (float *)(void *)(m->payload + at.q_at);
+    uint32_t *blocks = (uint32_t *)(void *)(m->payload + at.ids_at);
+
+    for (uint32_t i = 0; i < m->n_parts; i++, q += s->query_floats) {
+        const struct qyi_store_list *list = &m->parts[i]->list;
+        const struct qyi_store_name *name = name_of(s, m->parts[i]);
+
+        items[i] = (struct qyi_remote_score){.serial = name->serial,
+                                             .sequence = name->sequence,
+                                             .head = list->head,
+                                             .n_blocks = list->n,
+                                             .n_tokens = list->n_tokens,
+                                             .k = list->k};
+        memcpy(q, list->q, s->query_floats * sizeof(*q));
+        for (uint32_t b = 0; b < list->n; b++) {
+            *blocks++ = s->places[list->slots[b]].name.block;
+        }
+    }
+    memcpy(m->request.head, &ask, sizeof(ask));
+    m->request.op = QYI_REMOTE_SCORE;
+    m->request.head_bytes = sizeof(ask);
+    m->request.payload_bytes = at.bytes;
+}
+
 void qyi_ranges_pack(struct qyi_servers_message *m, uint32_t n)
 {
     const struct qyi_remote_count count = {.n = n};
@@ -159,10 +191,13 @@ static int in_one_piece(const struct qyi_servers_message *m)
 
 static void send_filled(struct qyi_servers *s, struct qyi_servers_message *m)
 {
-    const int straight = m->kind != QYI_MESSAGE_ATTEND && in_one_piece(m);
+    const int straight =
+        m->kind != QYI_MESSAGE_ATTEND && m->kind != QYI_MESSAGE_SCORE && in_one_piece(m);
 
     if (m->kind == QYI_MESSAGE_READ) {
         qyi_ranges_pack(m, m->n_parts);
+    } else if (m->kind == QYI_MESSAGE_SCORE) {
+        pack_scores(s, m);
     } else {
         pack_lists(s, m);
     }
@@ -213,12 +248,12 @@ static uint32_t choose_copy(struct qyi_servers *s, struct qyi_store_request *r, 
     return copy == UINT32_MAX ? UINT32_MAX : place->copies[copy].server;
 }
 
-/* The same of an ATTEND, which is for one server: it has all blocks, and the question is not too long. */
+/* The same of an ATTEND or SCORE, which is for one server: it has all blocks, and the question is not too long. */
 static uint32_t check_place(struct qyi_servers *s, struct qyi_store_request *r, int *done)
 {
     const struct qyi_store_list *list = &r->list;
 
-    *done = parts_of(s, QYI_MESSAGE_ATTEND, 1, list->n).bytes > s->params.call_bytes ||
+    *done = parts_of(s, kind_of(r), 1, list->n).bytes > s->params.call_bytes ||
             r->bytes > s->params.answer_bytes;
     for (uint32_t i = 0; !*done && i < list->n; i++) {
         *done = (i == 0 || list->slots[i] != list->slots[i - 1]) &&
@@ -234,12 +269,12 @@ int qyi_servers_ask(struct qyi_servers *s, struct qyi_store_request *r,
                     struct qyi_servers_message **open)
 {
     int done;
+    const int one_server = r->op == QYI_STORE_ATTEND || r->op == QYI_STORE_SCORE;
 
     if (r->op == QYI_STORE_CHUNK) {
         return qyi_servers_ask_chunk(s, r);
     }
-    const uint32_t server =
-        r->op == QYI_STORE_ATTEND ? check_place(s, r, &done) : choose_copy(s, r, &done);
+    const uint32_t server = one_server ? check_place(s, r, &done) : choose_copy(s, r, &done);
     struct qyi_servers_message *m = server == UINT32_MAX ? NULL : message_for(s, open, server, r);
 
     if (m == NULL) {

@@ -21,6 +21,7 @@ struct qyi_place {
 
 enum qyi_message_kind {
     QYI_MESSAGE_OPEN,
+    QYI_MESSAGE_BOOK,
     QYI_MESSAGE_DROP,
     QYI_MESSAGE_STATE,
     QYI_MESSAGE_MOVE_READ,
@@ -29,7 +30,8 @@ enum qyi_message_kind {
     QYI_MESSAGE_READ,
     QYI_MESSAGE_ROWS,
     QYI_MESSAGE_ATTEND,
-    QYI_MESSAGE_CHUNK
+    QYI_MESSAGE_CHUNK,
+    QYI_MESSAGE_SCORE
 };
 
 /* A question on its way, or ready to go. */
@@ -43,7 +45,7 @@ struct qyi_servers_message {
     struct qyi_store_request **parts; /* [max_parts] of a READ, or ROWS; one of a PUT, or CHUNK */
     uint32_t n_parts;
     uint32_t layer, n_items,
-        n_ids;             /* of ROWS: parts of one list that follow each other are one item */
+        n_ids; /* of ROWS: parts of one list that follow each other are one item; SCORE: blocks */
     size_t bytes;          /* of the answer to a READ, or ROWS */
     uint64_t fold;         /* that it must have                */
     struct qyi_move *move; /* of MOVE_READ, MOVE_PUT */
@@ -55,6 +57,7 @@ struct qyi_server {
     uint64_t incarnation; /* of the peer when the session was opened; 0: it is not */
     uint32_t epoch;       /* goes up when what it held is lost                     */
     int opening;
+    uint64_t book_at;                  /* bytes of the book that it has    */
     uint32_t under_way;                /* questions                        */
     uint32_t free_blocks, held_blocks; /* by its last answer; free: less what is on its way */
     int draining;
@@ -101,6 +104,7 @@ struct qyi_servers {
     size_t block_bytes;
     uint32_t query_floats;          /* of a list: group * head_dim */
     uint32_t n_heads, chunk_floats; /* of a chunk's token: query heads, and their * head_dim */
+    uint32_t shift;                 /* of a block's tokens         */
     size_t open_bytes;
     uint8_t *open_payload;
     struct qyi_place *places; /* [n_slots] */
@@ -125,8 +129,16 @@ void qyi_messages_poll(struct qyi_servers *s);
 /* Is there anything that a server, which can be told, must forget? */
 int qyi_server_has_drops(const struct qyi_server *server);
 
+/* servers_book.c */
+/* The question with the next piece of the book; payload [call_bytes] is its own. */
+void qyi_book_ask(const struct qyi_servers *s, uint32_t server, uint8_t *payload,
+                  struct qy_request *request);
+/* Its answer's code: 1, there are more pieces; 0, it has the book; -1, it does not take it. */
+int qyi_book_heard(struct qyi_servers *s, uint32_t server, const struct qy_request *request,
+                   uint16_t code);
+
 /* servers_ask.c */
-/* Puts a READ, ROWS or ATTEND into a question to a server that has the block. open: [servers] the questions
+/* Puts a READ, ROWS, ATTEND or SCORE into a question to a server that has the block. open: [servers] the questions
  * that are being filled. 1: it waits no more. */
 int qyi_servers_ask(struct qyi_servers *s, struct qyi_store_request *r,
                     struct qyi_servers_message **open);

@@ -105,14 +105,30 @@ static uint16_t heard(struct qyi_servers *s, struct qyi_servers_message *m,
     return r->code;
 }
 
-static void settle_open(struct qyi_servers *s, struct qyi_servers_message *m, uint16_t code)
+/* 1: the message goes on, with a piece of the book. */
+static int settle_open(struct qyi_servers *s, struct qyi_servers_message *m, uint16_t code)
 {
     struct qyi_server *v = &s->servers[m->server];
+    int more = -1;
 
-    v->opening = 0;
-    if (code == QYI_REMOTE_DONE && m->epoch == v->epoch) {
+    if (m->epoch == v->epoch && m->kind == QYI_MESSAGE_OPEN && code == QYI_REMOTE_DONE) {
+        v->book_at = 0;
+        more = s->params.book.bytes > 0;
+    } else if (m->epoch == v->epoch && m->kind == QYI_MESSAGE_BOOK) {
+        more = qyi_book_heard(s, m->server, &m->request, code);
+    }
+    if (more == 0) {
         v->incarnation = qy_peer_incarnation(v->peer);
     }
+    if (more > 0 && !s->resetting) {
+        m->kind = QYI_MESSAGE_BOOK;
+        m->posted = 0;
+        qyi_book_ask(s, m->server, m->payload, &m->request);
+        qyi_message_send(s, m);
+        return 1;
+    }
+    v->opening = 0;
+    return 0;
 }
 
 static void settle_put(struct qyi_servers *s, struct qyi_servers_message *m, uint16_t code)
@@ -229,8 +245,10 @@ static void settle_attend(struct qyi_servers *s, struct qyi_servers_message *m, 
 {
     const int good = !s->resetting && is_good(m, code, reply);
 
-    if (good) {
+    if (good && m->kind == QYI_MESSAGE_ATTEND) {
         scatter_partials(s, m);
+    } else if (good) {
+        scatter(m);
     }
     for (uint32_t i = 0; i < m->n_parts; i++) {
         struct qyi_store_request *r = m->parts[i];
@@ -266,7 +284,10 @@ static void settle(struct qyi_servers *s, struct qyi_servers_message *m)
 
     switch (m->kind) {
     case QYI_MESSAGE_OPEN:
-        settle_open(s, m, code);
+    case QYI_MESSAGE_BOOK:
+        if (settle_open(s, m, code)) {
+            return;
+        }
         break;
     case QYI_MESSAGE_PUT:
         settle_put(s, m, code);
@@ -276,6 +297,7 @@ static void settle(struct qyi_servers *s, struct qyi_servers_message *m)
         settle_read(s, m, code, &reply);
         break;
     case QYI_MESSAGE_ATTEND:
+    case QYI_MESSAGE_SCORE:
         settle_attend(s, m, code, &reply);
         break;
     case QYI_MESSAGE_CHUNK:

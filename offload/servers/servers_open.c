@@ -37,6 +37,33 @@ static int open_messages(struct qyi_servers *s)
     return missing;
 }
 
+/* The whole book, piece by piece. */
+static enum qy_status tell_book(struct qyi_servers *s, uint32_t i, struct qy_error *err)
+{
+    struct qyi_server *v = &s->servers[i];
+    struct qy_op op;
+    struct qy_request request;
+
+    for (int more = s->params.book.bytes > 0; more;) {
+        qyi_book_ask(s, i, s->free->payload, &request);
+        op = (struct qy_op){0};
+        request.counts = &op;
+        enum qy_status st = qy_request_post(v->peer, &request);
+        st = st == QY_OK ? qy_op_wait(s->params.node, &op) : st;
+        more = st == QY_OK ? qyi_book_heard(s, i, &request, request.code) : -1;
+        if (more < 0) {
+            return qy_error_set(err, st == QY_OK ? QY_ERR_CONFIG : st,
+                                "memory server '%s': does not take what it is to score by, %llu "
+                                "bytes (%s); look at "
+                                "its log, or set retrieval.index_at = worker",
+                                qy_peer_name(v->peer), (unsigned long long)s->params.book.bytes,
+                                st == QY_OK ? qyi_remote_code_name(request.code)
+                                            : qy_status_name(st));
+        }
+    }
+    return QY_OK;
+}
+
 /* What a server says to the first OPEN. */
 static enum qy_status first_open(struct qyi_servers *s, uint32_t i, uint64_t deadline,
                                  struct qy_error *err)
@@ -68,19 +95,20 @@ static enum qy_status first_open(struct qyi_servers *s, uint32_t i, uint64_t dea
                             "server that is free, or give it more bytes",
                             name, s->block_bytes, qyi_remote_code_name(request.code));
     }
-    v->incarnation = qy_peer_incarnation(v->peer);
     v->free_blocks = reply.free_blocks;
     v->held_blocks = reply.held_blocks;
     v->draining = reply.draining != 0;
     v->heard_ns = qy_node_now(s->params.node);
-    return QY_OK;
+    st = tell_book(s, i, err);
+    v->incarnation = st == QY_OK ? qy_peer_incarnation(v->peer) : 0;
+    return st;
 }
 
 static enum qy_status check(const struct qyi_servers_params *p, struct qy_error *err)
 {
     if (p->n == 0 || p->n > QYI_SERVERS_MOST || p->copies == 0 || p->copies > QYI_COPIES_MOST ||
         p->copies > p->n || p->depth == 0 || p->call_bytes < sizeof(struct qyi_remote_read) ||
-        p->answer_bytes == 0) {
+        p->answer_bytes == 0 || (p->book.bytes > 0 && p->call_bytes < QYI_REMOTE_BOOK_CALL)) {
         return qy_error_set(err, QY_ERR_INVALID,
                             "memory servers: %u of them, %u copies; 1 to %d servers and 1 to %d "
                             "copies, no more than servers, are accepted",
@@ -128,6 +156,7 @@ enum qy_status qyi_servers_open(const struct qyi_servers_params *params, struct 
     s->query_floats = params->group * params->layout->head_dim;
     s->n_heads = params->layout->n_kv_heads * params->group;
     s->chunk_floats = s->n_heads * params->layout->head_dim;
+    s->shift = params->layout->shift;
     s->store.n_places = params->n;
     s->store.chunk_work = QYI_REMOTE_CHUNK_WORK;
     s->max_parts = (uint32_t)(params->call_bytes / sizeof(struct qyi_remote_read));

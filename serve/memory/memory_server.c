@@ -277,6 +277,7 @@ void qyi_memory_server_json(const struct qyi_memory_server *s, cJSON *object)
     cJSON_AddNumberToObject(calls, "puts_corrupt", (double)stats.puts_corrupt);
     cJSON_AddNumberToObject(calls, "rows", (double)stats.rows);
     cJSON_AddNumberToObject(calls, "rows_attended", (double)stats.rows_attended);
+    cJSON_AddNumberToObject(calls, "tokens_scored", (double)stats.tokens_scored);
     cJSON_AddNumberToObject(object, "in_bytes", (double)stats.in_bytes);
     cJSON_AddNumberToObject(object, "out_bytes", (double)stats.out_bytes);
     qy_node_checks(s->node, &checks);

@@ -32,12 +32,14 @@ enum { ANSWER = 4096, SEALED = 0x80 };
 static struct qy_runtime rt;
 static struct qy_memory *memory;
 
-static void make_layout(int coded, struct qyi_home_layer layers[LAYERS], struct qyi_layout *layout)
+static void make_layout(int coded, int scored, struct qyi_home_layer layers[LAYERS],
+                        struct qyi_layout *layout)
 {
     const struct qy_kv_shape shape = {LAYERS, HEADS * GROUP, HEADS, D};
     const struct qy_cache_settings settings = {.block_tokens = TOKENS};
 
-    if (qyi_layout_make(&shape, &settings, 0, layout, NULL) != QY_OK) {
+    if (qyi_layout_make(&shape, &settings, scored ? qy_key4_slab_bytes(D, TOKENS) : 0, layout,
+                        NULL) != QY_OK) {
         abort();
     }
     for (uint32_t i = 0; coded && i < LAYERS; i++) {
@@ -58,7 +60,7 @@ static void open_memory(void)
 {
     struct qyi_layout layout;
 
-    make_layout(0, NULL, &layout);
+    make_layout(0, 0, NULL, &layout);
     rt.mem = qy_allocator_system();
     qy_cpu_detect(&rt.cpu);
     if (qy_cpu_choose(&rt.cpu, "auto", NULL) != QY_OK) {
@@ -249,6 +251,33 @@ static void add_chunk(struct seed *s)
     add(s, QYI_REMOTE_CHUNK, &head, sizeof(head), payload, bytes);
 }
 
+/* A policy without a codebook, and a question that it answers. */
+static void add_score(struct seed *s)
+{
+    const struct qyi_remote_scorer scorer = {.policy = "a2ats+",
+                                             .preset = QY_PRESET_FAST,
+                                             .first_stage = QY_STAGE1_KEYS,
+                                             .rerank = QY_RERANK_OFF,
+                                             .pooling = QY_POOLED_UNION,
+                                             .window = TOKENS,
+                                             .scale = 0.5F};
+    const float none = 0.0F;
+    const struct qyi_remote_book book = {.hash = qyi_remote_scorer_hash(&scorer, &none, 0),
+                                         .bytes = sizeof(scorer)};
+    const struct qyi_remote_ask head = {.layer = 1, .n_items = 1, .n_ids = 2};
+    const struct qyi_remote_score item = {
+        .serial = 1, .head = 1, .n_blocks = 2, .n_tokens = 3 * TOKENS, .k = 5};
+    const struct qyi_remote_parts parts = qyi_remote_score_parts(1, 2, GROUP * D);
+    const uint32_t blocks[2] = {0, 1};
+    uint8_t payload[1024] = {0};
+
+    add(s, QYI_REMOTE_BOOK, &book, sizeof(book), &scorer, sizeof(scorer));
+    memcpy(payload, &item, sizeof(item));
+    memset(payload + parts.q_at, 0x3f, parts.ids_at - parts.q_at);
+    memcpy(payload + parts.ids_at, blocks, sizeof(blocks));
+    add(s, QYI_REMOTE_SCORE, &head, sizeof(head), payload, parts.bytes);
+}
+
 uint8_t *fuzz_seed(size_t i, size_t *n)
 {
     static struct seed seed;
@@ -259,10 +288,10 @@ uint8_t *fuzz_seed(size_t i, size_t *n)
     const struct qyi_remote_read read = {.serial = 1, .at = 8, .bytes = 100};
     const struct qyi_remote_drop drop = {.serial = 1, .generation = 1, .n = UINT32_MAX};
 
-    if (i >= 2 * 7) {
+    if (i >= 2 * 8) {
         return NULL;
     }
-    make_layout(i % 2 != 0, layers, &layout);
+    make_layout(i % 2 != 0, i / 2 == 7, layers, &layout);
     qyi_remote_open_pack(&layout, GROUP, SEQUENCES, BLOCKS, open);
     seed.n = 0;
     add(&seed, QYI_REMOTE_OPEN, NULL, 0, open, qyi_remote_open_bytes(&layout));
@@ -286,6 +315,9 @@ uint8_t *fuzz_seed(size_t i, size_t *n)
         add_list(&seed, QYI_REMOTE_ATTEND, GROUP * D);
         add(&seed, QYI_REMOTE_STATE, NULL, 0, NULL, 0);
         add(&seed, QYI_REMOTE_DROP, &one, sizeof(one), &drop, sizeof(drop));
+    }
+    if (i / 2 == 7) {
+        add_score(&seed);
     }
     uint8_t *copy = malloc(seed.n);
     if (!copy) {
