@@ -331,6 +331,7 @@ struct qy_cache_stats {
     uint64_t remote_reads, remote_read_bytes, remote_writes, remote_written_bytes;
     uint64_t remote_rows_pulled, remote_rows_pushed; /* read from there; attended to there   */
     uint64_t remote_pushed_bytes; /* of pushes: ids and queries there, partials back          */
+    uint64_t remote_scores;   /* lists of blocks scored there (retrieval.index_at = home)      */
     uint64_t remote_failures; /* blocks that stayed in host memory, because nobody took them   */
     /* Checksums of messages here, sent and received (struct qy_node_checks): servers have as many. */
     uint64_t remote_check_ns, remote_check_bytes, remote_damaged, remote_again;

@@ -26,6 +26,7 @@ static size_t arena_bytes(const struct qy_cache *cache)
         policy = p->policy->scratch(cache->policy, items, p->max_tokens) + ALIGN;
     }
     most = larger(most, policy + qyi_fill_scratch(cache));
+    most = larger(most, qyi_far_score_scratch(cache) + ALIGN);
     if (!qy_device_caps(cache->dev)->unified) {
         most += qyi_tier_pass_scratch(cache);
     }

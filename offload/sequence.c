@@ -6,16 +6,14 @@
 
 enum { COPY_PIECE_BYTES = 1 << 18 };
 
-/* Where rows and index bytes of new blocks up to n_blocks are, on a discrete device. The index has a
- * place on the device for every block of the home. */
+/* Where rows and index bytes of new blocks up to n_blocks are, on a discrete device. */
 static void name_blocks(struct qy_sequence *seq, uint32_t n_blocks)
 {
     const struct qy_cache *cache = seq->cache;
-    const size_t index = (size_t)cache->layout.n_slabs * cache->layout.index_slab_bytes;
 
     for (uint32_t b = seq->n_blocks; cache->tier.present && b < n_blocks; b++) {
         seq->addresses[b] = seq->homes[b];
-        seq->index[b] = index > 0 ? cache->tier.index + seq->blocks[b] * index : NULL;
+        seq->index[b] = qyi_tier_index(cache, seq->blocks[b]);
     }
 }
 

@@ -72,6 +72,12 @@ static void tier_stats(const struct qy_cache *cache, struct qy_cache_stats *stat
     stats->rows_found = t->counts.found;
     stats->to_device_bytes = in.bytes;
     stats->to_host_bytes = out.bytes;
+    if (qyi_far_score_wanted(&cache->params)) { /* blocks at servers have theirs there alone */
+        const uint64_t frames =
+            qy_pool_total(cache->home.pool) - qy_pool_free_count(cache->home.pool);
+
+        stats->index_bytes = frames * l->n_slabs * l->index_slab_bytes;
+    }
     stats->index_reserved_bytes = t->plan.index_bytes + t->plan.map_bytes;
     stats->device_reserved_bytes = t->plan.slot_bytes + t->plan.block_bytes + t->plan.index_bytes +
                                    t->plan.stage_bytes + t->plan.map_bytes + t->plan.scratch_bytes;
@@ -103,6 +109,7 @@ static void remote_stats(const struct qy_cache *cache, struct qy_cache_stats *st
     stats->remote_pushed_bytes =
         done->attended_rows * sizeof(uint32_t) +
         done->attends * cache->group * (2 * cache->layout.head_dim + 1) * sizeof(float);
+    stats->remote_scores = done->scores;
     stats->remote_failures = d->write_failures;
     stats->servers = qyi_servers_count(d->store);
     qy_node_checks(cache->servers.node, &checks);

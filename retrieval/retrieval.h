@@ -258,7 +258,9 @@ struct qy_retrieval_settings {
     double reuse_cosine;                      /* of queries before RoPE, at least */
     int64_t reuse_every;                      /* steps that a choice serves, at most */
     char reuse_layers[QY_SETTING_TEXT_BYTES]; /* "4:3,5:3": layer 4 takes what layer 3 attends to */
+    int index_at;                             /* enum qy_index_at */
 };
+enum qy_index_at { QY_INDEX_AT_WORKER = 0, QY_INDEX_AT_HOME };
 enum qy_reuse { QY_REUSE_OFF = 0, QY_REUSE_COSINE, QY_REUSE_EVERY };
 enum qy_preset { QY_PRESET_FAITHFUL = 0, QY_PRESET_FAST = 1 };
 enum qy_first_stage {

@@ -110,6 +110,20 @@ const struct qy_setting qy_retrieval_setting_rows[] = {
                 "and 5 take layer 3's; off: each chooses",
         .offset = AT(reuse_layers),
     },
+    {
+        .name = "retrieval.index_at",
+        .type = QY_SETTING_CHOICE,
+        .initial = "worker",
+        .choices = "worker|home",
+        .unit = "",
+        .help =
+            "where index bytes of blocks on memory servers are: worker, on its device, which "
+            "scores "
+            "them all; home, with their blocks alone, where the servers score them (policies whose "
+            "query heads choose for themselves: a2ats, and a2ats+ with retrieval.pooling = union "
+            "and retrieval.rerank = off)",
+        .offset = AT(index_at),
+    },
     /* codebooks */
     {
         .name = "retrieval.codebook",

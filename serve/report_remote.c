@@ -234,6 +234,7 @@ void qyi_remote_json(const struct qyi_cache_report *report, cJSON *object)
     cJSON_AddNumberToObject(remote, "rows_pulled", (double)c->remote_rows_pulled);
     cJSON_AddNumberToObject(remote, "rows_pushed", (double)c->remote_rows_pushed);
     cJSON_AddNumberToObject(remote, "pushed_bytes", (double)c->remote_pushed_bytes);
+    cJSON_AddNumberToObject(remote, "scores", (double)c->remote_scores);
     cJSON_AddNumberToObject(remote, "reads_again", (double)again);
     cJSON_AddNumberToObject(remote, "writes", (double)c->remote_writes);
     cJSON_AddNumberToObject(remote, "written_bytes", (double)c->remote_written_bytes);

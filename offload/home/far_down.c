@@ -229,6 +229,9 @@ static void settle_write(struct qy_cache *cache, struct qyi_far_write *w)
     qyi_home_give_frame(&cache->home, seq->blocks[w->block]);
     seq->homes[w->block] = NULL;
     seq->addresses[w->block] = NULL;
+    if (qyi_far_score_wanted(&cache->params)) { /* its place was the frame's */
+        seq->index[w->block] = NULL;
+    }
     seq->n_down++;
 }
 

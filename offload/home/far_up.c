@@ -119,6 +119,7 @@ enum qy_status qyi_home_far_drop(struct qy_cache *cache)
     for (int i = 0; i < QYI_FAR_PARTS; i++) {
         pending |= d->parts[i].batch.n_left > 0;
     }
+    pending |= d->score.questions.batch.n_left > 0 || d->score.standin.batch.n_left > 0;
     return pending ? qyi_store_reset(d->store, d->timeout_ns) : QY_OK;
 }
 
@@ -180,11 +181,15 @@ static enum qy_status raise(struct qy_sequence *seq, uint32_t b)
         return st;
     }
     st = read_block(seq, b, frame);
+    if (st == QY_OK && !seq->index[b]) { /* it lies with the block, and there alone */
+        st = qyi_tier_load_index(seq->cache, id, frame);
+    }
     if (st != QY_OK) {
         qyi_home_give_frame(home, id);
         return st;
     }
     qyi_home_far_forget(seq, b);
+    seq->index[b] = qyi_tier_index(seq->cache, id);
     seq->homes[b] = frame;
     seq->addresses[b] = frame;
     return QY_OK;

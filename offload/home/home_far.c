@@ -38,9 +38,10 @@ enum qy_status qyi_home_far_check(const struct qy_cache *cache, struct qy_error 
 {
     const struct qy_cache_params *p = &cache->params;
     const struct words w = words_of(p);
+    const enum qy_status st = qyi_far_score_check(cache, err);
 
-    if (p->settings.disk_bytes == 0 && !qyi_home_far_is_remote(p)) {
-        return QY_OK;
+    if (st != QY_OK || (p->settings.disk_bytes == 0 && !qyi_home_far_is_remote(p))) {
+        return st;
     }
     if (p->settings.disk_bytes > 0 && qyi_home_far_is_remote(p)) {
         return qy_error_set(err, QY_ERR_CONFIG,
@@ -106,6 +107,7 @@ enum qy_status qyi_home_far_connect(struct qy_cache *cache, struct qy_error *err
                                               .scale = p->scale,
                                               .max_sequences = p->max_sequences,
                                               .max_blocks = cache->max_blocks,
+                                              .book = qyi_far_score_book(cache),
                                               .timeout_ns = open_ns(p->servers)};
     const enum qy_status st = qyi_servers_open(&params, &cache->far.store, err);
 
@@ -203,7 +205,7 @@ uint64_t qyi_home_far_bytes(const struct qy_cache *cache, uint64_t n_slots, uint
            items * (sizeof(uint32_t) + table_blocks(cache) * sizeof(uint8_t *) +
                     sizeof(struct qy_gather_item)) +
            (uint64_t)3 * cache->ids_capacity * sizeof(uint32_t) + qyi_far_push_bytes(cache) +
-           qyi_far_chunk_bytes(cache) + moves;
+           qyi_far_chunk_bytes(cache) + qyi_far_score_bytes(cache) + moves;
 }
 
 static int open_reads(const struct qy_allocator *mem, uint32_t capacity, size_t bytes,
@@ -256,7 +258,7 @@ static int open_lists(struct qy_cache *cache)
     for (int i = 0; i < QYI_FAR_PARTS; i++) {
         missing |= open_reads(mem, PART_READS, part_bytes(cache), &d->parts[i]);
     }
-    missing |= qyi_far_push_open(cache) | qyi_far_chunk_open(cache);
+    missing |= qyi_far_push_open(cache) | qyi_far_chunk_open(cache) | qyi_far_score_open(cache);
     return missing || !d->free_slots || !d->slots || !d->last_use || !d->footers ||
            (sums && !d->sums) || !d->n_ram || !d->tables || !d->gathers || !d->scratch ||
            !d->in_order;
@@ -339,6 +341,7 @@ void qyi_home_far_close(struct qy_cache *cache)
     qyi_store_close(d->store);
     qyi_far_push_close(cache);
     qyi_far_chunk_close(cache);
+    qyi_far_score_close(cache);
     for (int i = 0; i < QYI_FAR_PARTS; i++) {
         close_reads(mem, &d->parts[i]);
     }

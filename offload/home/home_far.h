@@ -16,6 +16,7 @@
  *   rows   (far_rows.c)  pulls read the granules that hold the chosen rows into staging, and gather there;
  *                        of a store that hands out rows, these alone (far_rows_lists.c)
  *   push   (far_push.c)  queries go to the memory servers that have the rows
+ *   score  (far_score*.c)  with retrieval.index_at = home: the same to choose: servers score index bytes
  *   parts  (far_up.c)    what attends to everything reads its layer's part of blocks, a stage ahead
  *   chunk  (far_chunk.c) or, of prefill, queries go to the memory servers that have the blocks
  *   tend   (far_down.c)  between steps memory servers hand blocks on to each other (servers_move.c)
@@ -28,6 +29,7 @@
 
 #include "offload/disk/disk.h"
 #include "offload/layout.h"
+#include "offload/memory/remote_wire.h"
 #include "offload/servers/servers.h"
 #include "offload/tier/plan_chunk.h"
 
@@ -121,6 +123,38 @@ struct qyi_far_chunk {
     int failed;      /* a question came to nothing, so all did */
 };
 
+/* The best of some tokens of an item, [group][n] each, ids ascending. */
+struct qyi_far_list {
+    uint32_t *ids;
+    float *scores;
+    uint32_t n;
+};
+
+/* Choices by index bytes that lie at several places; see far_score.c. Of a sequence: its blocks that a choice is
+ * made of, by place. */
+struct qyi_far_score {
+    uint32_t
+        n_places; /* host memory included; 0: all index bytes are here, and nothing below is set */
+    struct qyi_remote_scorer scorer;
+    const struct qy_codebook *codebook; /* the policy's; NULL: none           */
+    uint32_t *blocks, *slots;           /* [sequences][max_blocks]; slots: of the store */
+    uint8_t **index;             /* [sequences][max_blocks] of the first place's, on the device */
+    uint8_t *where;              /* [max_blocks] place of each         */
+    struct qyi_far_part *parts;  /* [sequences][n_places]              */
+    uint32_t *n_parts;           /* [sequences]                        */
+    float *q;                    /* [items][group][d] in home memory   */
+    struct qy_copy_item *asks;   /* [items]                            */
+    struct qyi_far_list *lists;  /* [items][n_places]                  */
+    uint32_t *n_lists;           /* [items]                            */
+    struct qyi_far_list *merged; /* [items]                            */
+    struct qy_best_item *bests;  /* [items] of those that are here     */
+    struct qyi_far_list **own;   /* [items] where these go             */
+    uint8_t *memory;             /* of lists, and merged ones: two halves */
+    size_t half, used;           /* bytes of a half                    */
+    struct qyi_far_reads questions, standin; /* questions: without staging         */
+    uint8_t **standin_index;                 /* [max_blocks]                       */
+};
+
 struct qyi_home_far {
     struct qyi_store *store; /* NULL: there is no disk tier, and nothing below is set */
     uint32_t n_slots, slot_pages;
@@ -139,6 +173,7 @@ struct qyi_home_far {
     struct qyi_far_reads parts[QYI_FAR_PARTS];
     struct qyi_far_push push;
     struct qyi_far_chunk chunk;
+    struct qyi_far_score score;
     int in_lists;       /* the store hands out rows: staging has them alone      */
     uint32_t *n_ram;    /* [items] pulls whose block is in host memory: they come first */
     uint8_t **tables;   /* [items][max_blocks] rows in the staging; in_lists: [items]    */
@@ -301,5 +336,26 @@ void qyi_far_chunk_poll(struct qy_cache *cache);
 QY_MUST enum qy_status qyi_far_chunk_answer(struct qy_cache *cache, int *good);
 /* Is something under way? It is forgotten: a reset of the store follows. */
 int qyi_far_chunk_drop(struct qy_cache *cache);
+
+/* far_score_open.c: are index bytes of blocks to lie where these lie, and there alone? */
+int qyi_far_score_wanted(const struct qy_cache_params *params);
+/* QY_ERR_CONFIG: retrieval.index_at = home, and this policy or this cache cannot. [setup] */
+QY_MUST enum qy_status qyi_far_score_check(const struct qy_cache *cache, struct qy_error *err);
+/* What servers are told to score by; names memory of the cache's. bytes 0: nothing. */
+struct qyi_servers_book qyi_far_score_book(struct qy_cache *cache);
+/* Memory, in bytes; opened (1: out of memory); freed. Arena bytes of a choice. */
+uint64_t qyi_far_score_bytes(const struct qy_cache *cache);
+int qyi_far_score_open(struct qy_cache *cache);
+void qyi_far_score_close(struct qy_cache *cache);
+size_t qyi_far_score_scratch(const struct qy_cache *cache);
+
+/* far_score.c: as the policy's select, of items of which some have index bytes on servers; their order
+ * changes. QY_ERR_DEVICE, QY_ERR_TIMEOUT: as of pulls. [noalloc] */
+QY_MUST enum qy_status qyi_far_score_select(struct qy_cache *cache, struct qy_select_item *items,
+                                            uint32_t n);
+/* far_score_merge.c: the lists of n items become what they choose. QY_ERR_DEVICE: a server's list is none.
+ * [noalloc] */
+QY_MUST enum qy_status qyi_far_score_merge(struct qy_cache *cache,
+                                           const struct qy_select_item *items, uint32_t n);
 
 #endif

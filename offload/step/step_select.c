@@ -111,10 +111,13 @@ enum qy_status qyi_layer_select(struct qy_cache *cache, uint32_t layer, const st
             n++;
         }
     }
-    const enum qy_status st =
-        n == 0 ? QY_OK
-               : cache->params.policy->select(cache->policy, step->selects, n, &cache->arena);
+    enum qy_status st = QY_OK;
 
+    if (n > 0 && cache->far.score.n_places > 0) {
+        st = qyi_far_score_select(cache, step->selects, n);
+    } else if (n > 0) {
+        st = cache->params.policy->select(cache->policy, step->selects, n, &cache->arena);
+    }
     return st == QY_OK ? complete_lists(cache, layer) : st;
 }
 

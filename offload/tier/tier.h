@@ -5,7 +5,7 @@
  * cache.device_bytes:
  *
  *   row store   [slots of set 0 | of set 1 | ...][device block 0 | device block 1 | ...]
- *   index       an index block per block of a home
+ *   index       an index block per block of a home; with retrieval.index_at = home, per frame of host memory
  *   staging     two segments of blocks that only pass through (prefill, dense attention)
  *   scratch     of a step (reserve.c), and the residency cache's map
  *
@@ -70,10 +70,10 @@ struct qyi_push {
 struct qyi_tier {
     int present; /* 0: unified, nothing below is set */
     struct qyi_tier_plan plan;
-    void *memory;           /* device memory behind the next three */
-    uint8_t *rows;          /* row store                            */
-    uint8_t *index;         /* [blocks of the home][n_slabs][index_slab_bytes]; NULL: none */
-    uint8_t *stages;        /* [QYI_STAGES][segment_blocks][n_kv_heads][slab_bytes]         */
+    void *memory;    /* device memory behind the next three */
+    uint8_t *rows;   /* row store                            */
+    uint8_t *index;  /* [blocks of the home, or frames][n_slabs][index_slab_bytes]; NULL: none */
+    uint8_t *stages; /* [QYI_STAGES][segment_blocks][n_kv_heads][slab_bytes]         */
     uint8_t *row_blocks[1]; /* rows, as struct qy_rows wants it           */
     uint32_t *free_blocks;  /* stack */
     uint32_t n_free;
@@ -149,6 +149,11 @@ QY_MUST enum qy_status qyi_tier_forget(struct qy_sequence *seq, uint32_t n_token
 QY_MUST enum qy_status qyi_tier_bring(struct qy_sequence *seq);
 /* dst, whose homes are a copy of src's, gets src's length, and index and kept blocks on the device. */
 QY_MUST enum qy_status qyi_tier_copy(struct qy_sequence *dst, const struct qy_sequence *src);
+/* Where the index bytes of a block that is here are on the device; NULL: it has none. [noalloc] */
+uint8_t *qyi_tier_index(const struct qy_cache *cache, uint32_t id);
+/* They go there from its frame; waited for. [noalloc] */
+QY_MUST enum qy_status qyi_tier_load_index(struct qy_cache *cache, uint32_t id,
+                                           const uint8_t *frame);
 /* Rows are home already, index bytes are not: sends these, and seals. */
 QY_MUST enum qy_status qyi_tier_send_index(struct qy_sequence *seq, uint32_t n_blocks);
 

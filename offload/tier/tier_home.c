@@ -195,6 +195,24 @@ static enum qy_status copy_now(struct qy_cache *cache, const struct qy_copy_item
     return st;
 }
 
+uint8_t *qyi_tier_index(const struct qy_cache *cache, uint32_t id)
+{
+    const size_t bytes = cache->layout.n_slabs * cache->layout.index_slab_bytes;
+    const int by_frame = qyi_far_score_wanted(&cache->params) && cache->home.frames;
+
+    return bytes > 0 ? cache->tier.index + (by_frame ? cache->home.frames[id] : id) * bytes : NULL;
+}
+
+enum qy_status qyi_tier_load_index(struct qy_cache *cache, uint32_t id, const uint8_t *frame)
+{
+    const struct qyi_layout *l = &cache->layout;
+    const struct qy_copy_item item = {.from = frame + l->index_at,
+                                      .to = qyi_tier_index(cache, id),
+                                      .bytes = l->n_slabs * l->index_slab_bytes};
+
+    return item.bytes > 0 ? copy_now(cache, &item, 1) : QY_OK;
+}
+
 enum qy_status qyi_tier_bring(struct qy_sequence *seq)
 {
     struct qy_cache *cache = seq->cache;
@@ -249,8 +267,12 @@ enum qy_status qyi_tier_copy(struct qy_sequence *dst, const struct qy_sequence *
         }
     }
     for (uint32_t b = 0; st == QY_OK && b < dst->n_blocks && l->index_slab_bytes > 0; b++) {
-        items[n++] = (struct qy_copy_item){
-            .from = src->index[b], .to = dst->index[b], .bytes = l->n_slabs * l->index_slab_bytes};
+        if (dst->index[b]) { /* else it lies with the block, and there alone */
+            items[n++] = (struct qy_copy_item){.from = src->index[b] ? src->index[b]
+                                                                     : dst->homes[b] + l->index_at,
+                                               .to = dst->index[b],
+                                               .bytes = l->n_slabs * l->index_slab_bytes};
+        }
     }
     return st == QY_OK ? copy_now(dst->cache, items, n) : st;
 }

@@ -127,14 +127,16 @@ enum qy_status qyi_tier_size(const struct qy_cache *cache, size_t scratch_bytes,
     const uint64_t lists = cache->ids_capacity;
     const uint64_t most = (uint64_t)l->n_kv_heads * p->max_tokens;
     const uint64_t least = l->n_kv_heads * lists;
+    const size_t index_blocks =
+        qyi_far_score_wanted(p) ? qy_pool_total(cache->home.pool) : cache->home.n_ids;
     uint64_t room;
 
-    *plan = (struct qyi_tier_plan){
-        .n_sets = p->max_sequences * l->n_layers,
-        .segment_blocks =
-            l->block_tokens < QYI_SEGMENT_TOKENS ? QYI_SEGMENT_TOKENS / l->block_tokens : 1,
-        .index_bytes = (size_t)cache->home.n_ids * l->n_slabs * l->index_slab_bytes,
-        .scratch_bytes = scratch_bytes};
+    *plan = (struct qyi_tier_plan){.n_sets = p->max_sequences * l->n_layers,
+                                   .segment_blocks = l->block_tokens < QYI_SEGMENT_TOKENS
+                                                         ? QYI_SEGMENT_TOKENS / l->block_tokens
+                                                         : 1,
+                                   .index_bytes = index_blocks * l->n_slabs * l->index_slab_bytes,
+                                   .scratch_bytes = scratch_bytes};
     plan->stage_bytes = (size_t)QYI_STAGES * plan->segment_blocks * l->n_kv_heads * l->slab_bytes;
     set_counts(cache, least < most ? least : most, 1, plan);
     enum qy_status st = room_for(cache, plan, &room, err);

@@ -8,13 +8,14 @@ usage: same_remote.py QUARRY MAKE_GGUF SAME_ANSWER [--all|--short] [--model FILE
 
 With step.deterministic = on token ids and every bit of every row of logits must be those of a single process with all
 blocks in its memory: with plan.mode = pull, with push, where lists whose rows lie at one place are attended to there,
-and with auto. Each run is also held to what it was meant to do. --all: 1 to 3 servers, 1 and 2 copies, all modes, both
-ways to open the host as a discrete device, 1 and 2 memory ranks; without it a few of these, and with --short, for slow
-builds, fewer. Two workers over two memory ranks answer the prompts as a list: the ids, and the bits of every step's gap between the two
+and with auto. So they must where servers choose by the index bytes that they have (retrieval.index_at = home). Each run
+is also held to what it was meant to do. --all: 1 to 3 servers, 1 and 2 copies, all modes, both ways to open the host as
+a discrete device, 1 and 2 memory ranks; without it a few of these, and with --short, for slow builds, fewer. Two workers over two memory ranks answer the prompts as a list: the ids, and the bits of every step's gap between the two
 best logits, must be those of a single process. Prints a table.
 """
 import argparse
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -25,13 +26,18 @@ TESTS = pathlib.Path(__file__).resolve().parents[1]
 sys.path[1:1] = [str(TESTS / "bench"), str(TESTS / "program")]
 from same_answer import POLICIES, difference, words  # noqa: E402
 from memory import NETWORK, Server, new_key  # noqa: E402
-from program import ENV, tiny, write  # noqa: E402
+from program import ENV, FOLDER, tiny, write  # noqa: E402
 
 LINES = ("In the beginning there was a text, and it's 42 lines long.", "Who copies a row copies its key and value?",
          "A block is full: it goes home; 128 tokens leave the device.", "Nothing is lost, nothing is said twice.")
 # Neither sinks nor a window stay here, so that there are lists whose rows lie at one server.
 SETTINGS = {"step.deterministic": "on", "retrieval.min_tokens": 0, "cache.sinks": 0, "cache.window": 1,
             "cache.block_tokens": 16, "model.chunk": 32, "retrieval.auto_calibrate": "off", "net.timeout_ms": 5000}
+# Policies whose index bytes servers score (retrieval.index_at = home), and their codebooks: made before, or left out.
+UNION = words({"retrieval.pooling": "union", "retrieval.rerank": "off"})
+APART = {"a2ats": ("a2ats", [*POLICIES["a2ats"], *words({"retrieval.wrope_window": 0})]),
+         "codes": ("a2ats+", ["--policy", "a2ats+", "--budget", "0.2", *UNION]),
+         "keys": (None, ["--policy", "a2ats+", "--budget", "0.2", *UNION, *words({"retrieval.first_stage": "keys"})])}
 LINE = "%-9s %-14s %6s %-5s %-16s %8s %9s %9s %11s  %s"
 
 
@@ -56,6 +62,7 @@ class Matrix:
         real = args.model is not None
         text = args.text or write("text.txt", " ".join(f"{LINES[i * 7 % 4]} {i * i}" for i in range(90)))
         self.size, self.device = ("512M", "host-discrete:256M") if real else ("8M", "host-discrete:8M")
+        self.text = text
         self.base = (args.programs[2], text, str(args.prompts), str(args.tokens), str(args.steps), "-m",
                      args.model or tiny(), *words(SETTINGS))
         self.wrong = 0
@@ -84,7 +91,11 @@ class Matrix:
             return "questions were asked again"
         if mode == "pull" and remote["rows_pushed"]:
             return "rows were pushed"
-        if policy != "dense" and (not remote["rows_pulled"] or mode == "push" and not remote["rows_pushed"]):
+        if (policy in APART) != (remote["scores"] > 0):
+            return f"servers were asked for scores {remote['scores']} times"
+        # a union of single tokens lies at several servers, where there are any
+        pushes = mode == "push" and (policy not in APART or n == 1)
+        if policy != "dense" and (not remote["rows_pulled"] or pushes and not remote["rows_pushed"]):
             return f"{remote['rows_pulled']} rows pulled, {remote['rows_pushed']} pushed"
         return None
 
@@ -92,12 +103,14 @@ class Matrix:
         n, copies, mode, device, job = run
         device = device if device == "host" else self.device
         settings = {"plan.mode": mode, "net.replicas": copies}
+        if policy in APART:
+            settings["retrieval.index_at"] = "home"
         if job:
             settings["net.bytes"] = self.size
         else:
             settings["net.memory"] = ",".join(s.address for s in servers[:n])
             settings["net.key_file"] = new_key("key")
-        command = (*self.base, *POLICIES[policy], "--device", device, *words(settings))
+        command = (*self.base, *self.options(policy), "--device", device, *words(settings))
         have, why = self.answer(command, n if job else 0)
         why = why or difference(want, have) or self.judge(have, n, copies, mode, policy)
         self.wrong += why is not None
@@ -112,10 +125,12 @@ class Matrix:
             json.dumps(" ".join(f"{LINES[(i + p) % 4]} {i * p}" for i in range(self.args.tokens // 20))) + "\n"
             for p in range(self.args.prompts)))
         base = (self.args.programs[0], "generate", "--json", "--prompts", prompts, "-n", str(self.args.steps), "-m",
-                self.args.model or tiny(), *POLICIES[policy], *words(SETTINGS))
+                self.args.model or tiny(), *self.options(policy), *words(SETTINGS))
         want, why = self.lines(base)
         for mode in ("pull", "push"):
             job = {"plan.mode": mode, "job.workers": 2, "net.bytes": self.size}
+            if policy in APART:
+                job["retrieval.index_at"] = "home"
             have, other = self.lines((*base, *words(job)), 4)
             why = why or other
             if not why and [(h["tokens"], h["gaps"]) for h in have] != [(w["tokens"], w["gaps"]) for w in want]:
@@ -136,8 +151,23 @@ class Matrix:
             return None, f"exit code {done.code}: {done.stderr.strip()}"
         return [json.loads(line) for line in done.stdout.splitlines()], None
 
+    @staticmethod
+    def options(policy):
+        return APART[policy][1] if policy in APART else POLICIES[policy]
+
+    def calibrate(self, policy):
+        """Without FAISS there is no codebook, and the policy is left out."""
+        words_of = ("--words", "64") if policy == "a2ats" else ()
+        subprocess.run((self.args.programs[0], "calibrate", "-m", self.args.model or tiny(), "-t", self.text, "--tokens",
+                        "600", "--policy", policy, *words_of), env=ENV, capture_output=True, timeout=600, check=False)
+
     def policy(self, name):
-        want, why = self.answer((*self.base, *POLICIES[name]))
+        if name in APART and APART[name][0] and not self.args.model:
+            self.calibrate(APART[name][0])
+        want, why = self.answer((*self.base, *self.options(name)))
+        if want is None and "codebook" in why:
+            print(f"{name:9} left out: {why}", flush=True)
+            return
         if want is None:
             print(f"{name:9} FAILED in memory: {why}", flush=True)
             self.wrong += 1
@@ -167,11 +197,14 @@ def main():
         dist.skip("this build has no network")
     dist.need_mpirun()
     ENV["QY_MODEL_FILE"] = ""
+    if not args.model:
+        ENV["XDG_CACHE_HOME"] = os.environ["XDG_CACHE_HOME"] = FOLDER.name  # codebooks, of jobs too
     print(f"{args.prompts} prompts of about {args.tokens} tokens, {args.steps} steps: ids and logits beside those of a "
           "single process")
     print(LINE % ("policy", "blocks on", "copies", "mode", "device", "blocks", "pulled", "pushed", "bytes read", ""))
     matrix = Matrix(args)
-    for name in (args.policies or ("quest,dense" if args.all else "quest")).split(","):
+    names = "quest,dense,a2ats,codes,keys" if args.all else "quest,keys" if args.short else "quest,a2ats,keys"
+    for name in (args.policies or names).split(","):
         matrix.policy(name)
     print("all the same" if not matrix.wrong else f"{matrix.wrong} FAILED")
     return 1 if matrix.wrong else 0

@@ -51,6 +51,7 @@ void rig_prepare(struct rig *rig, const struct rig_options *o)
                      .copy_timeout_ms = or_default(o->copy_timeout_ms, 10000)},
         .policy = o->ops ? o->ops : qy_policy_find(o->policy ? o->policy : "dense"),
         .retrieval = o->retrieval,
+        .codebook = o->codebook,
         .budget = budget,
         .max_sequences = or_default(o->max_sequences, 4),
         .max_tokens = or_default(o->max_tokens, 512),

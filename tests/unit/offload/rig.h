@@ -30,6 +30,7 @@ struct rig_options {
     const char *budget;                                  /* 1.0                  */
     const struct qy_policy_ops *ops;                     /* instead of policy */
     const struct qy_retrieval_settings *retrieval;       /* NULL: the defaults */
+    const struct qy_codebook *codebook;                  /* NULL: none */
     uint32_t block_tokens;                               /* 16               */
     uint32_t sinks;                                      /* 4                    */
     uint32_t window;                                     /* 8                    */
