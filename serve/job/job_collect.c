@@ -155,7 +155,7 @@ static void give_up_dead(struct qyi_job_answers *a)
     char why[200];
     for (uint32_t i = 1; i < a->list.n_workers; i++) {
         const struct qyi_sender *s = &a->senders[i];
-        if (s->peer == NULL && !qyi_answer_list_has_ended(&a->list, i)) {
+        if (s->came && s->peer == NULL && !qyi_answer_list_has_ended(&a->list, i)) {
             snprintf(why, sizeof why, "gone: %s", s->left_why);
             give_up(a, i, why);
         }
