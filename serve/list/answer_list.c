@@ -108,6 +108,13 @@ static const char *reason(const struct qyi_answer_worker *w)
     return w->why[0] != '\0' ? w->why : "its own message says why";
 }
 
+/* Did the worker before it, which was named, end for the same reason? */
+static int is_repeated(const struct qyi_answer_list *list, uint32_t worker)
+{
+    const struct qyi_answer_worker *w = &list->workers[worker];
+    return worker > 0 && w[-1].named && strcmp(w[-1].why, w->why) == 0;
+}
+
 static void write_missing(struct qyi_answer_list *list, size_t i)
 {
     const uint32_t worker = (uint32_t)(i % list->n_workers);
@@ -174,7 +181,8 @@ static size_t count_all_missing(const struct qyi_answer_list *list)
 static size_t name_missing(const struct qyi_answer_list *list, uint32_t worker, int ranks,
                            char *text, size_t bytes, size_t used)
 {
-    const char *why = reason(&list->workers[worker]);
+    const char *why =
+        used > 0 && is_repeated(list, worker) ? "the same" : reason(&list->workers[worker]);
     size_t n = 0;
     for (size_t i = worker; i < list->n && used < bytes; i += list->n_workers) {
         if (is_missing(list, i) && n++ < NAMED) {

@@ -194,6 +194,22 @@ static void prompts_of_a_worker_that_ended_are_left_out_and_named(void **state)
     close_bed(&b);
 }
 
+static void reason_of_several_workers_is_said_once(void **state)
+{
+    struct bed b;
+    struct qy_error err;
+    (void)state;
+    open_bed(&b, 3, 4, 0);
+    for (uint32_t i = 0; i < 3; i++) {
+        qyi_answer_list_end(&b.list, i, 2, "too long");
+    }
+    assert_int_equal(qyi_answer_list_missing(&b.list, 1, &err), QY_ERR_PEER);
+    assert_string_equal(err.text,
+                        "4 of 4 prompts have no answer: 1, 4 (rank 0: too long); 2 (rank "
+                        "1: the same); 3 (rank 2: the same)");
+    close_bed(&b);
+}
+
 static void many_missing_prompts_are_counted(void **state)
 {
     struct bed b;
@@ -218,6 +234,7 @@ int main(void)
         cmocka_unit_test(pieces_come_in_order_and_some_twice),
         cmocka_unit_test(what_is_not_the_workers_or_does_not_fit_is_refused),
         cmocka_unit_test(prompts_of_a_worker_that_ended_are_left_out_and_named),
+        cmocka_unit_test(reason_of_several_workers_is_said_once),
         cmocka_unit_test(many_missing_prompts_are_counted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
