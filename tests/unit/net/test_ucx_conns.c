@@ -3,6 +3,8 @@
 #include "tests/support/test.h"
 #include "tests/unit/net/ucx_bed.h"
 
+#include "net/ucx.h"
+
 #include <arpa/inet.h>
 #include <ifaddrs.h>
 #include <net/if.h>
@@ -10,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct qyi_wire_ops *ops = &qyi_wire_ucx;
 
@@ -99,6 +102,28 @@ static void nobody_listening_breaks_the_connection(void **state)
     assert_int_equal(b.n_connected, 0);
     assert_string_equal(b.why, "nobody listens there");
     bed_close(&b);
+}
+
+/* UCX has one word for all that does not connect; what this host says of a port is what is asked for. */
+static void refusal_is_known_from_who_listens_and_from_silence(void **state)
+{
+    struct qyi_ucx_address to = {.bytes = sizeof(struct sockaddr_in)};
+    struct sockaddr_in *at = (struct sockaddr_in *)&to.at;
+    const struct qyi_ucx_address nowhere = {.bytes = 0};
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    socklen_t bytes = sizeof(*at);
+
+    (void)state;
+    at->sin_family = AF_INET;
+    at->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    assert_true(fd >= 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)at, sizeof(*at)), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)at, &bytes), 0);
+    assert_true(qyi_ucx_is_refused(&to)); /* bound, and nobody listens */
+    assert_int_equal(listen(fd, 1), 0);
+    assert_false(qyi_ucx_is_refused(&to)); /* nobody answers either: that is for deadlines */
+    close(fd);
+    assert_false(qyi_ucx_is_refused(&nowhere));
 }
 
 static void refused_connection_breaks_at_who_asked(void **state)
@@ -298,6 +323,7 @@ int main(void)
         cmocka_unit_test(both_ends_are_told_once),
         cmocka_unit_test(ends_meet_over_ipv6_where_the_user_chose_it),
         cmocka_unit_test(nobody_listening_breaks_the_connection),
+        cmocka_unit_test(refusal_is_known_from_who_listens_and_from_silence),
         cmocka_unit_test(refused_connection_breaks_at_who_asked),
         cmocka_unit_test(no_more_connections_than_reserved),
         cmocka_unit_test(listener_comes_back_on_its_port),
