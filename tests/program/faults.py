@@ -187,8 +187,10 @@ class Faults(Case):
     def run_one(self, event, point, copies):
         """One row. The second of two servers is the one that it happens to."""
         sizes = {"no room on one": ("8M", str(4 * self.block)),
-                 "killed, no room": (str(self.n_blocks // 3 * self.block),) * 2}.get(event, ("8M", "8M"))
-        with Server("--json", size=sizes[0]) as one, Server("--json", size=sizes[1]) as other:
+                 "killed, no room": (str(self.n_blocks // 3 * self.block),) * 2,
+                 "told to end, no room": (str(8 * self.block), "8M")}.get(event, ("8M", "8M"))
+        drain = ("--set", "net.drain_ms=%d" % (1500 if event == "told to end, no room" else LIMIT * 1000))
+        with Server("--json", size=sizes[0]) as one, Server("--json", *drain, size=sizes[1]) as other:
             worker = Worker(point, (*self.commands[point], *self.least[point],
                                     *self.memory((one, other), TIMEOUT, copies)))
             again, begin = None, time.monotonic()
@@ -197,7 +199,7 @@ class Faults(Case):
             elif event.startswith("killed"):
                 other.child.kill()
                 other.child.wait()
-            elif event == "told to end":
+            elif event.startswith("told to end"):
                 other.child.send_signal(signal.SIGTERM)
                 if point == "idle":  # while nobody asks anything
                     other.child.wait(LIMIT)
@@ -210,8 +212,8 @@ class Faults(Case):
             code, answer, lines = worker.end()
             lost = worker.find(f"peer '{other.address}': lost")
             outcome = self.judge(event, copies, code, lines, other)
-            if event == "told to end":
-                outcome = self.handed_over(other, point)
+            if event.startswith("told to end"):
+                outcome += self.handed_over(other, event, point)
             if again:
                 # nobody waits for it: all may be where it stays before it is there
                 outcome += "; took %d" % json.loads(again.end()[1])["calls"]["puts"]
@@ -219,18 +221,23 @@ class Faults(Case):
             if event == "no room on one":
                 puts = json.loads(other.end()[1])["calls"]["puts"]
                 self.assertGreater(puts, 0)
-            if event != "told to end":  # its end may be that of the worker, too
+            if not event.startswith("told to end"):  # its end may be that of the worker, too
                 self.assertEqual(lost is not None, event != "no room on one", lines)
         same = answer == self.want[point]
         ROWS.append((event, point, copies, "-" if lost is None else "%.0f" % ((lost - begin) * 1e3), outcome,
                      "same" if same else "-" if code else "DIFFERS"))
         self.assertEqual(same, code == 0, lines)
 
-    def handed_over(self, server, point):
+    def handed_over(self, server, event, point):
         server.child.wait(LIMIT)  # a second signal would end it at once
         code, out, err = server.end()
         self.assertEqual(code, 0, err)
         blocks = json.loads(out)["blocks"]
+        if event == "told to end, no room":
+            self.assertRegex(err, r"warn: %d blocks \(.*\) handed over; %d \(.*\) stay behind and are lost: other servers "
+                                  "have no room" % (blocks["handed_over"], blocks["held"]))
+            self.assertGreater(blocks["held"], 0, err)
+            return "; %d of %d handed over" % (blocks["handed_over"], blocks["handed_over"] + blocks["held"])
         self.assertEqual(blocks["held"], 0, err)
         if point != "prefill":  # its last steps may be too few
             self.assertGreater(blocks["handed_over"], 0, err)
@@ -242,7 +249,7 @@ class Faults(Case):
         text = "\n".join(lines)
         gone = [x for x in lines if re.search(rf"cache: warn: memory server {other.address} gone with \d+ blocks of "
                                               r"1 sequence that nobody else holds: computed again, \d+ tokens in ", x)]
-        if event == "killed, no room":
+        if event.endswith(", no room"):
             self.assertEqual(code, 1, text)
             self.assertEqual(len([x for x in lines if x.startswith("quarry: error: ")]), 1, text)
             self.assertRegex(text, r"\d+ more blocks of \d+ bytes are needed; \d+ of \d+ are free in host memory, "
@@ -255,14 +262,14 @@ class Faults(Case):
             return "%d tokens computed again" % tokens
         self.assertEqual(gone, [], text)
         return {"stopped for a while": "waited" if copies == 1 else "the other copy",
-                "no room on one": "the other server"}.get(event, "the other copy")
+                "told to end": "", "no room on one": "the other server"}.get(event, "the other copy")
 
     def test_whatever_happens_to_a_server_the_answer_is_the_same(self):
         rows = [(event, point, copies) for event in ("killed", "killed, started again", "stopped for a while",
                                                      "stopped for good", "told to end")
                 for point in ("prefill", "decode") for copies in (1, 2)]
         rows += [("killed", "idle", 1), ("killed, started again", "idle", 2), ("stopped for good", "idle", 1)]
-        rows += [("told to end", "idle", 1)]
+        rows += [("told to end", "idle", 1), ("told to end, no room", "idle", 1)]
         rows += [("no room on one", "prefill", 2), ("no room on one", "decode", 2), ("killed, no room", "prefill", 1)]
         if PART:
             rows = [("killed", "prefill", 1), ("killed, started again", "decode", 1), ("stopped for good", "decode", 2),
