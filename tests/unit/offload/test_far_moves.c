@@ -4,6 +4,7 @@
 #include "tests/unit/offload/rig_servers.h"
 
 #include "offload/cache.h"
+#include "offload/policy_open.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -44,7 +45,9 @@ static void run(const struct rig_options *options, struct rig_servers *servers, 
     rig_close(&rig);
 }
 
+/* there: settings of the cache over servers; NULL: the same. */
 static void expect_bits(const struct rig_options *options, uint32_t copies, events happens,
+                        const struct qy_retrieval_settings *there,
                         struct qy_cache_server each[RIG_SERVERS])
 {
     float *want = malloc(FLOATS * sizeof(float));
@@ -54,7 +57,8 @@ static void expect_bits(const struct rig_options *options, uint32_t copies, even
     assert_true(want && have);
     run(options, NULL, NULL, want, NULL);
     rig_servers_open(&servers, RIG_SERVERS, copies, BYTES);
-    const struct rig_options o = rig_on_servers(options, &servers);
+    struct rig_options o = rig_on_servers(options, &servers);
+    o.retrieval = there ? there : o.retrieval;
     run(&o, &servers, happens, have, each);
     rig_servers_close(&servers);
     for (size_t f = 0; f < FLOATS; f++) {
@@ -90,17 +94,41 @@ static void decode_goes_on_while_a_server_empties(void **state)
     (void)state;
 
     for (uint32_t copies = 1; copies <= 2; copies++) {
-        expect_bits(&o, copies, server_ends, each);
+        expect_bits(&o, copies, server_ends, NULL, each);
         assert_true(each[0].moved > 0);
         assert_int_equal(each[0].copied + each[1].copied + each[2].copied, 0);
         assert_string_not_equal(each[0].state, "up");
     }
     o.policy = "dense";
-    expect_bits(&o, 1, server_ends, each);
+    expect_bits(&o, 1, server_ends, NULL, each);
     o.policy = rig_disk_base.policy;
     o.deterministic = 1;
     o.plan = QY_PLAN_PUSH;
-    expect_bits(&o, 1, server_ends, each);
+    expect_bits(&o, 1, server_ends, NULL, each);
+}
+
+/* Blocks take their index bytes with them, which lie with them alone, and who gets them scores by them. */
+static void choices_are_the_same_while_index_bytes_move(void **state)
+{
+    const struct qy_allocator mem = qy_allocator_system();
+    struct qy_cache_server each[RIG_SERVERS];
+    struct qy_retrieval_settings worker;
+    struct qy_retrieval_settings home;
+    struct rig_options o = rig_disk_base;
+    (void)state;
+
+    assert_int_equal(qyi_settings_initial(&mem, &worker, NULL), QY_OK);
+    worker.min_tokens = 0;
+    worker.pooling = QY_POOLED_UNION;
+    worker.first_stage = QY_STAGE1_KEYS;
+    worker.rerank = QY_RERANK_OFF;
+    home = worker;
+    home.index_at = QY_INDEX_AT_HOME;
+    o.retrieval = &worker;
+    o.policy = "a2ats+";
+    o.budget = "40";
+    expect_bits(&o, 1, server_ends, &home, each);
+    assert_true(each[0].moved > 0);
 }
 
 /* The first dies, and when copies of what it had were made, the second. */
@@ -118,7 +146,7 @@ static void copies_are_there_for_the_second_loss_too(void **state)
     struct qy_cache_server each[RIG_SERVERS];
     (void)state;
 
-    expect_bits(&rig_disk_base, 2, servers_die_one_after_another, each);
+    expect_bits(&rig_disk_base, 2, servers_die_one_after_another, NULL, each);
     assert_int_equal(each[0].moved + each[1].moved + each[2].moved, 0);
     assert_true(each[1].copied + each[2].copied > 0);
 }
@@ -127,6 +155,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(decode_goes_on_while_a_server_empties),
+        cmocka_unit_test(choices_are_the_same_while_index_bytes_move),
         cmocka_unit_test(copies_are_there_for_the_second_loss_too),
     };
 
