@@ -19,7 +19,7 @@
  *   score  (far_score*.c)  with retrieval.index_at = home: the same to choose: servers score index bytes
  *   parts  (far_up.c)    what attends to everything reads its layer's part of blocks, a stage ahead
  *   chunk  (far_chunk.c) or, of prefill, queries go to the memory servers that have the blocks
- *   tend   (far_down.c)  between steps memory servers hand blocks on to each other (servers_move.c)
+ *   tend   (far_down.c)  between steps memory servers hand blocks on to each other (servers_keep.c)
  *   up     (far_up.c)    blocks that are open again after a cut, or in the window, come back whole
  *
  * chosen: a block that is read often from the store stays there; its rows are in slots of the device.

@@ -16,7 +16,7 @@
  * A server that is LOST is waited for where it has the only copy; one that is GONE, has ended, or has started
  * again, has lost what it held. Reads of what nobody has fail (ENODATA): it must be computed again.
  * Between steps blocks of a server that is about to end go to others, and so do copies of those that have too
- * few left (servers_move.c).
+ * few left (servers_keep.c).
  *
  * What is read is what was written: net checks each answer's bytes, and the fold of the blocks'
  * generations says that they are the blocks that were meant.

@@ -170,8 +170,9 @@ void qyi_server_drop(struct qyi_servers *s, uint32_t server, const struct qyi_st
 /* servers_move.c */
 /* Frames. 1: out of memory. [setup] [alloc] */
 int qyi_mover_open(struct qyi_servers *s);
-/* As qyi_store_tend. */
-int qyi_servers_tend(struct qyi_store *store);
+/* A block sets out: it is read from one server, to be put to another. 0: no message is free. */
+int qyi_move_start(struct qyi_servers *s, struct qyi_move *move, uint32_t slot, uint32_t from,
+                   uint32_t to);
 /* Blocks that are here are put, as far as there are messages. */
 void qyi_moves_go_on(struct qyi_servers *s);
 /* What was asked for a move is answered; good: with what was asked for. epoch: of the server then. */
@@ -179,6 +180,10 @@ void qyi_move_was_read(struct qyi_servers *s, struct qyi_move *move, int good);
 void qyi_move_was_put(struct qyi_servers *s, struct qyi_move *move, uint32_t epoch, int good);
 /* A slot gets another block, or none: what is on its way for it is nobody's. */
 void qyi_moves_forget(struct qyi_servers *s, uint32_t slot);
+
+/* servers_keep.c */
+/* As qyi_store_tend. */
+int qyi_servers_tend(struct qyi_store *store);
 /* All slots are to be looked at, from the next one on. */
 void qyi_moves_look(struct qyi_servers *s);
 
