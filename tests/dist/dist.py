@@ -87,6 +87,15 @@ def wait_until_gone(what, seconds):
     return left
 
 
+def await_that(what, condition, seconds=60):
+    limit = time.monotonic() + seconds
+    while not (got := condition()):
+        if time.monotonic() > limit:
+            raise AssertionError(f"{what}: not within {seconds} s")
+        time.sleep(0.02)
+    return got
+
+
 def shared_memory():
     return {p.name for p in SHM.iterdir()} if SHM.is_dir() else set()
 
@@ -122,11 +131,11 @@ def run(command, timeout=60, env=None, patience=10.0, meanwhile=None):
         # Files, not pipes: a rank that outlives mpirun would keep a pipe open.
         job = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
                                env={**environment(tmp), **(env or {})}, start_new_session=True)
+        late = False
         try:
             if meanwhile:
                 meanwhile(job.pid, pathlib.Path(out.name))
             code = job.wait(timeout)
-            late = False
         except subprocess.TimeoutExpired:
             code, late = None, True
         except BaseException:

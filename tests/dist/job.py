@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import unittest
 
 import dist
@@ -63,13 +62,12 @@ def children(sid):
     return found
 
 
-def await_that(what, condition, seconds=60):
-    limit = time.monotonic() + seconds
-    while not (got := condition()):
-        if time.monotonic() > limit:
-            raise AssertionError(f"{what}: not within {seconds} s")
-        time.sleep(0.02)
-    return got
+def worker(sid):
+    names = {pid: pathlib.Path(f"/proc/{pid}/environ").read_bytes() for pid in dist.session(sid)}
+    found = [pid for pid, env in names.items() if b"OMPI_COMM_WORLD_RANK=0\0" in env]
+    if len(found) != 1:
+        raise AssertionError(f"{len(found)} workers")
+    return found[0]
 
 
 class Job(dist.Case):
@@ -137,11 +135,11 @@ class Job(dist.Case):
                     return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
                 except OSError:
                     return None
-            text = await_that("the worker reads", reader)
+            text = dist.await_that("the worker reads", reader)
             before = children(sid)
             self.assertEqual(len(before), 2)
             os.kill(min(before), signal.SIGKILL)
-            await_that("a new server", lambda: len(children(sid)) == 2 and min(before) not in children(sid))
+            dist.await_that("a new server", lambda: len(children(sid)) == 2 and min(before) not in children(sid))
             os.write(text, TEXT.encode())
             os.close(text)
         done = dist.mpirun(3, *generate("--json", *MEMORY, text=fifo), meanwhile=kill_one)
@@ -151,7 +149,7 @@ class Job(dist.Case):
     def long_run(self, meanwhile, timeout=20):
         """A run that is in the middle of its answer when meanwhile(sid) is called, and has so long to end then."""
         def when_it_answers(sid, out):
-            await_that("an answer", lambda: out.stat().st_size > 0)
+            dist.await_that("an answer", lambda: out.stat().st_size > 0)
             meanwhile(sid)
         return dist.mpirun(3, *generate(*MEMORY, *LONG), meanwhile=when_it_answers, timeout=timeout)
 
@@ -162,16 +160,38 @@ class Job(dist.Case):
         self.assertIn("ended by signal 9; starting it again", done.stderr)
         self.assertRegex(done.stderr, "memory server rank . gone with .* computed again")
 
+    def test_a_server_that_hangs_changes_nothing(self):
+        """It is let go on as soon as it is missed; or it is killed by its rank, while the worker waits, and a new one
+        takes blocks."""
+        alone = dist.run([*map(str, generate(*LONG))])
+        for hangs in (False, True):
+            def stop_one(sid, out):
+                dist.await_that("an answer", lambda: out.stat().st_size > 0)
+                before, first = children(sid), worker(sid)
+                os.kill(min(before), signal.SIGSTOP)
+                dist.await_that("a lost server", lambda: ": lost: " in (out.parent / "err").read_text())
+                if not hangs:
+                    os.kill(min(before), signal.SIGCONT)
+                    return
+                os.kill(first, signal.SIGSTOP)
+                try:
+                    dist.await_that("a new server", lambda: len(children(sid)) == 2 and min(before) not in children(sid))
+                finally:
+                    os.kill(first, signal.SIGCONT)
+            with self.subTest(hangs=hangs):
+                done = dist.mpirun(3, *generate(*MEMORY, *LONG, "--set", "net.timeout_ms=500"), meanwhile=stop_one,
+                                   timeout=100)
+                self.assertEqual((done.code, done.stdout), (0, alone.stdout), str(done))
+                self.assertEqual("ms and was killed; starting it again" in done.stderr, hangs, str(done))
+                self.assertEqual("computed again" in done.stderr, hangs, str(done))
+
     def test_a_launcher_that_is_told_to_stop_takes_all_along(self):
         done = self.long_run(lambda sid: os.kill(sid, signal.SIGTERM))
         self.assertNotEqual(done.code, 0, str(done))
 
     def test_a_worker_that_is_killed_ends_the_job(self):
         def kill_worker(sid):
-            names = {pid: pathlib.Path(f"/proc/{pid}/environ").read_bytes() for pid in dist.session(sid)}
-            worker = [pid for pid, env in names.items() if b"OMPI_COMM_WORLD_RANK=0\0" in env]
-            self.assertEqual(len(worker), 1)
-            os.kill(worker[0], signal.SIGKILL)
+            os.kill(worker(sid), signal.SIGKILL)
         done = self.long_run(kill_worker)
         self.assertEqual(done.code, 128 + signal.SIGKILL, str(done))
 
