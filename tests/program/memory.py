@@ -36,10 +36,10 @@ NETWORK = b"has no UCX" not in run(*command(listen="192.0.2.1:0")).stderr
 
 
 class Server:
-    """Runs until the end of the `with`, by SIGTERM where it still runs."""
+    """Runs until the end of the `with`, by SIGTERM where it still runs. prefix: words that start a program elsewhere."""
 
-    def __init__(self, *more, **kwargs):
-        self.child = subprocess.Popen([sys.argv[1], *command(*more, **kwargs)], env=ENV, text=True,
+    def __init__(self, *more, prefix=(), **kwargs):
+        self.child = subprocess.Popen([*prefix, sys.argv[1], *command(*more, **kwargs)], env=ENV, text=True,
                                       stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.lines = [self.child.stderr.readline()]
         found = re.search(r"listens at (\S+), ", self.lines[0])
