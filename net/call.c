@@ -3,7 +3,7 @@
  * Calls: questions that peers ask us. Each peer has places of its own for the depth that it was told, and
  * its calls wait in a queue of its own; the queues take turns at the buffers of answers, so no peer
  * keeps another waiting for longer than its own calls take. A buffer is taken until its answer was sent, and a
- * peer that takes nothing in (it was stopped, say) has its share of them at most: others are answered.
+ * peer that takes nothing in (it was stopped, say) leaves one of them to each other: they are answered.
  *
  *   receiving --whole--> queued --its turn--> serving --answer--> sending --sent--> free
  *
@@ -77,7 +77,7 @@ static void release_answer(struct qyi_call *call)
 
     if (call->answer) {
         node->free_answers[node->n_free_answers++] = call->answer;
-        call->call.peer->n_answers--;
+        node->n_answered -= --call->call.peer->n_answers == 0;
         call->answer = NULL;
     }
 }
@@ -222,12 +222,13 @@ void qyi_call_sent(struct qyi_call *call)
 
 /* ---- serving -------------------------------------------------------------------------------------- */
 
-/* Has it a call, and not yet its share of the buffers? Who goes is not served any more. */
+/* Has it a call, and may it have a buffer? Each that has none can have one. Who goes is not served any more. */
 static int has_turn(const struct qy_node *node, const struct qy_peer *peer)
 {
-    const uint32_t share = node->n_answers / (node->n_peers > 0 ? node->n_peers : 1);
+    /* those that left may still have some */
+    const uint32_t kept = node->n_peers > node->n_answered ? node->n_peers - node->n_answered : 0;
 
-    return peer->queue && !peer->doomed && peer->n_answers < (share > 0 ? share : 1);
+    return peer->queue && !peer->doomed && (peer->n_answers == 0 || node->n_free_answers > kept);
 }
 
 /* The place of the next peer whose turn it is; n_places: there is none. */
@@ -273,11 +274,11 @@ uint32_t qyi_calls_serve(struct qy_node *node)
     while (node->n_queued > 0 && node->n_free_answers > 0) {
         struct qyi_call *call = next_call(node);
         if (!call) {
-            break; /* what is left is of peers that go, or have their share */
+            break; /* what is left is of peers that go, or leave the others theirs */
         }
         node->n_queued--;
         call->call.peer->n_open--;
-        call->call.peer->n_answers++;
+        node->n_answered += call->call.peer->n_answers++ == 0;
         call->answer = node->free_answers[--node->n_free_answers];
         call->call.answer = call->answer;
         call->state = QYI_CALL_SERVING;

@@ -224,7 +224,6 @@ static enum qy_status reserve(struct qy_node *node, const struct qy_node_params 
         node->free_answers[i] = node->answers + (n_answers - 1 - i) * node->answer_bytes;
     }
     node->n_free_answers = n_answers;
-    node->n_answers = n_answers;
     return QY_OK;
 }
 

@@ -140,7 +140,8 @@ struct qy_node {
 
     uint8_t *answers;       /* [n_answers][answer_bytes] */
     uint8_t **free_answers; /* [n_free_answers] */
-    uint32_t n_free_answers, n_answers;
+    uint32_t n_free_answers;
+    uint32_t n_answered;   /* peers whose calls have some */
     uint32_t turn;         /* the peer to be served first */
     struct qy_peer *peers; /* [n_places] */
     uint32_t n_places;

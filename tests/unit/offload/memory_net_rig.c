@@ -74,7 +74,7 @@ static void open_server(struct net_bed *bed)
                                     .depth = 8,
                                     .call_bytes = MR_CALL,
                                     .answer_bytes = MR_ANSWER,
-                                    .n_answers = 2};
+                                    .n_answers = 4};
 
     fill_key(params.key);
     assert_int_equal(qy_node_open(&params, &bed->server, NULL), QY_OK);
