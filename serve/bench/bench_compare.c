@@ -189,6 +189,13 @@ static struct figures figures_of(struct compare *c, const struct side *side)
     return f;
 }
 
+/* Per step: MB that come from memory servers or go there with pushes. */
+static double remote_mb(const struct compare *c, const struct side *side)
+{
+    return (double)(side->stats.remote_read_bytes + side->stats.remote_pushed_bytes) /
+           (double)c->done * 1e-6;
+}
+
 static cJSON *side_json(struct compare *c, const struct side *side, const struct figures *f)
 {
     const double n = (double)c->done;
@@ -201,6 +208,8 @@ static cJSON *side_json(struct compare *c, const struct side *side, const struct
     cJSON_AddNumberToObject(object, "hit_rate", f->hit_rate);
     cJSON_AddNumberToObject(object, "rows_pulled", (double)side->stats.rows_pulled / n);
     cJSON_AddNumberToObject(object, "rows_pushed", (double)side->stats.rows_pushed / n);
+    cJSON_AddNumberToObject(object, "remote_kv_bytes", (double)side->stats.remote_bytes);
+    cJSON_AddNumberToObject(object, "remote_mb", remote_mb(c, side));
     cJSON_AddNumberToObject(object, "movement_alone_ms", f->alone_ms);
     if (f->has_overlap) {
         cJSON_AddNumberToObject(object, "overlap", f->overlap);
@@ -217,10 +226,10 @@ static void side_text(const struct compare *c, const struct side *side, const st
     if (f->has_overlap) {
         snprintf(overlap, sizeof overlap, "%.2f", f->overlap);
     }
-    printf("%-14s %9.2f %7.2f %9.1f %9.3f %6.1f %% %10.0f %10.0f %9.1f %8s\n", side->name,
+    printf("%-14s %9.2f %7.2f %9.1f %9.3f %6.1f %% %8.0f %8.0f %8.2f %9.1f %8s\n", side->name,
            f->step_ms, f->spread_ms, (double)c->app->args->batch / f->step_ms * 1e3, f->of_first,
            100 * f->hit_rate, (double)side->stats.rows_pulled / n,
-           (double)side->stats.rows_pushed / n, f->alone_ms, overlap);
+           (double)side->stats.rows_pushed / n, remote_mb(c, side), f->alone_ms, overlap);
 }
 
 static void report(struct compare *c)
@@ -233,8 +242,9 @@ static void report(struct compare *c)
     if (!args->json) {
         printf(
             "batch %llu, context %llu, %llu turns of one step each; of first: median of the "
-            "turns' ratios; rows of a step; alone: movement with nothing beside it\n"
-            "%-14s %9s %7s %9s %9s %8s %10s %10s %9s %8s\n",
+            "turns' ratios; rows, and MB to and from memory servers, of a step; alone: movement "
+            "with nothing beside it\n"
+            "%-14s %9s %7s %9s %9s %8s %8s %8s %8s %9s %8s\n",
             (unsigned long long)args->batch, (unsigned long long)args->context,
             (unsigned long long)c->done, "side", "ms/step", "+-", "tokens/s", "of first", "found",
             "pulled", "pushed", "alone ms", "overlap");

@@ -4,23 +4,22 @@
 memory, by context, number of servers, link, and plan.
 
   tests/bench/remote.py [--quarry PROGRAM] [-f TEXT] [--contexts 2000,8000] [--servers 2] [--modes local,pull,push,auto]
-                        [--batch 16] [--steps 24] [--runs 5] [--policy "a2ats+ --preset fast"]
-                        [--netns [--gbit 0,1,10]] [--pin] [--json FILE] [more options of bench decode]
+                        [--batch 16] [--steps 32] [--policy "a2ats+ --preset fast"]
+                        [--netns [--gbit 0,1,10]] [--pin] [--json FILE] [more options of bench compare]
 
-  local           blocks stay in this process, on the same discrete device, host-discrete:auto
+  local           blocks stay in this process, on the same discrete device (--device, 47 MiB for each sequence)
   pull push auto  blocks lie on servers, with that plan.mode
   unified         blocks stay in this process, and the device is the host: nothing moves at all
 
 Without --netns servers are on this host and reached by tcp over loopback. With it each is a host of
-scripts/netns-cluster (as root), and --gbit gives the rates of all links in Gbit/s, 0: not limited. --servers 1,2,3
-compares their number. Without -f rows are random, of any context: speed only. --pin: one worker thread on core 0, the
-servers on core 1, and so for local too, so that nobody computes with the core that moves bytes.
+scripts/netns-cluster (as root), and --gbit gives the rates of all links in Gbit/s, 0: not limited. Servers are filled over
+the limited link as well. --servers 1,2,3 compares their number. Without -f rows are random, of any context: speed only.
+--pin: one worker thread on core 0, the servers on core 1, and so for local too, so that nobody computes with the core
+that moves bytes.
 
-All points are run in turn, as often as --runs says: whatever else the machine does meanwhile falls on all of them. Each
-run's line has the share of processor time that the machine's owner took meanwhile (`steal`); runs with more than a few
-percent say little. The table has medians, the ratio of each rate to local's at the same context, and for auto its step
-over the better of pull's and push's. Filling the servers goes over the limited link as well: 2.9 GB, the KV of
-SmolLM2-135M at batch 16 and 8,000 tokens, take half a minute at 1 Gbit/s.
+A point is one run of `quarry bench compare`: its modes take turns step by step. Ratios to local's step are medians of
+the turns'; for auto there is its ratio to the better of pull and push. `steal` is the share of processor time that the
+machine's owner took meanwhile.
 """
 import argparse
 import contextlib
@@ -28,7 +27,6 @@ import json
 import os
 import pathlib
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -104,39 +102,36 @@ class Bench:
         self.pin = (["taskset", "-c", "0"], ["taskset", "-c", "1"]) if args.pin else ([], [])
         subprocess.run([args.quarry, "memory", "--new-key", self.key], stderr=subprocess.DEVNULL, check=True)
 
-    def command(self, context, mode, addresses, steps):
+    def side(self, mode, addresses):
+        if mode == "unified":
+            return "unified: device.spec=host"
+        device = f"{mode}: device.spec=host-discrete:{self.args.device * self.args.batch}"
+        if mode in HERE:
+            return device
+        words = [device, "net.memory=" + ",".join(addresses), "net.key_file=" + self.key, f"net.timeout_ms={TIMEOUT}",
+                 f"plan.mode={mode}", *(["net.device=veth0"] if self.hosts.netns else [])]
+        return " ".join(words)
+
+    def command(self, context, addresses):
         a = self.args
-        command = [*self.hosts.inside(0), *self.pin[0], a.quarry, "bench", "decode", "--json", "--batch",
-                   str(a.batch), "--context", str(context), "--steps", str(steps), "--policy", *a.policy.split(),
-                   "--device", "host" if mode == "unified" else "host-discrete:auto"]
+        command = [*self.hosts.inside(0), *self.pin[0], a.quarry, "bench", "compare", "--json", "--batch", str(a.batch),
+                   "--context", str(context), "--steps", str(a.steps), "--policy", *a.policy.split()]
         command += ["-f", a.file, "--set", "model.compute=bf16"] if a.file else []
         command += ["--threads", "1"] if a.pin else []
-        if mode in REMOTE:
-            command += ["--set", "net.memory=" + ",".join(addresses), "--set", "net.key_file=" + self.key, "--set",
-                        f"net.timeout_ms={TIMEOUT}", "--set", f"plan.mode={mode}", *self.hosts.device()]
+        for mode in a.modes:
+            command += ["--side", self.side(mode, addresses)]
         return [*command, *a.more]
 
-    def run(self, context, mode, addresses, steps):
-        """What it says, and the steal; again where a busy machine was too slow to connect. None: it failed."""
-        for _ in range(3):
-            before = Machine()
-            done = subprocess.run(self.command(context, mode, addresses, steps), capture_output=True, text=True)
-            if done.returncode == 0:
-                return json.loads(done.stdout), Machine().steal_since(before)
-            if "not reached within" not in done.stderr:
-                break
-        print(f"context {context}, {mode}: exit code {done.returncode}: {done.stderr.strip()}", file=sys.stderr)
-        return None, 0.0
-
-    def kv_bytes(self, context):
-        """Of all sequences, as a run of one step in this process has them."""
-        out, _ = self.run(context, "local", [], 1)
-        if out is None:
-            sys.exit(1)
-        return out["kv_bytes"]["host"]
+    def run(self, context, addresses):
+        """Its sides, and the steal; exits where it fails."""
+        before = Machine()
+        done = subprocess.run(self.command(context, addresses), capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"context {context}: exit code {done.returncode}: {done.stderr.strip()}")
+        return json.loads(done.stdout)["sides"], Machine().steal_since(before)
 
     @contextlib.contextmanager
-    def servers(self, n, bytes_each):
+    def servers(self, n):
         """n of them, by their addresses."""
         children, addresses = [], []
         try:
@@ -144,7 +139,7 @@ class Bench:
                 host = i + 1
                 child = subprocess.Popen(
                     [*self.hosts.inside(host), *self.pin[1], self.args.quarry, "memory", "--listen",
-                     self.hosts.address(host), "--bytes", str(bytes_each), "--key-file", self.key, "--threads",
+                     self.hosts.address(host), "--bytes", self.args.server_bytes, "--key-file", self.key, "--threads",
                      str(self.args.server_threads), "--set", "runtime.bind=none", "--set",
                      f"net.timeout_ms={TIMEOUT}", "--set", "net.drain_ms=0", "--set", "runtime.log=warn"],
                     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -172,68 +167,37 @@ class Bench:
         sys.exit(f"remote.py: a server does not listen: {''.join(said)}")
 
 
-def points(args):
-    """(servers, Gbit/s, mode), local ones once."""
-    found = [(0, 0.0, mode) for mode in args.modes if mode in HERE]
-    return found + [(n, gbit, mode) for n in args.servers for gbit in args.gbit for mode in args.modes
-                    if mode in REMOTE]
-
-
-def measure(args, bench, context, results):
-    bytes_each = int(bench.kv_bytes(context) * 1.25) + (256 << 20)
-    with bench.servers(max(args.servers), bytes_each) as addresses:
-        for i in range(args.runs):
-            for n, gbit, mode in points(args):
-                if mode in REMOTE:
-                    bench.hosts.limit(gbit)
-                out, steal = bench.run(context, mode, addresses[:n], args.steps)
-                if out is None:
-                    continue
-                results.setdefault((context, n, gbit, mode), []).append({**out, "steal": steal})
-                print(f"run {i + 1}: context {context}, {n} servers, {gbit:g} Gbit/s, {mode}: "
-                      f"{out['step_ms']:.2f} ms, steal {steal:.1f} %", file=sys.stderr)
-
-
-def middle(runs, value):
-    found = [x for x in map(value, runs) if x is not None]
-    return statistics.median(found) if found else None
+LINE = "%8s %7s %6s %-8s %9s %8s %10s %9s %8s %7s %8s %7s"
 
 
 def shown(value, form):
     return "-" if value is None else form % value
 
 
-LINE = "%8s %7s %6s %-8s %9s %9s %10s %8s %7s %6s %8s %7s %5s"
+def show(context, n, gbit, sides, steal):
+    """The lines of one point."""
+    by = {side["name"]: side for side in sides}
+    for name, side in by.items():
+        away = name in REMOTE
+        print(LINE % (context, n if away else "-", f"{gbit:g}" if away and gbit else "-",
+                      name + "*" * (away and not side["remote_kv_bytes"]), "%.2f" % side["step_ms"],
+                      "%.2f" % side["step_spread_ms"], "%.1f" % side["tokens_per_s"], "%.3f" % side["of_first"],
+                      shown(side["overlap"], "%.2f"), "%.3f" % side["hit_rate"],
+                      "%.2f" % side["remote_mb"] if away else "-", "%.1f" % steal), flush=True)
+    if all(mode in by for mode in REMOTE):
+        better = min(by["pull"]["of_first"], by["push"]["of_first"])
+        print(f"         auto over the better of pull and push: {by['auto']['of_first'] / better:.3f}", flush=True)
 
 
-def table(args, results):
-    print(LINE % ("context", "servers", "Gbit/s", "mode", "step ms", "spread", "tokens/s", "of local", "overlap",
-                  "found", "net MB/s", "steal %", "runs"))
+def measure(args, bench, results):
     for context in args.contexts:
-        steps = {}
-        local = middle(results.get((context, 0, 0.0, "local"), []), lambda r: r["tokens_per_s"])
-        for n, gbit, mode in points(args):
-            runs = results.get((context, n, gbit, mode), [])
-            if not runs:
-                print(LINE % (context, n, f"{gbit:g}", mode, *["-"] * 8, 0))
-                continue
-            step = middle(runs, lambda r: r["step_ms"])
-            rate = middle(runs, lambda r: r["tokens_per_s"])
-            steps[n, gbit, mode] = step
-            moved = middle(runs, lambda r: r["bytes"]["net"] / args.steps / r["step_ms"] / 1e3)
-            idle = mode in REMOTE and not all(r["kv_bytes"]["remote"] for r in runs)
-            print(LINE % (context, n or "-", f"{gbit:g}" if n and gbit else "-", mode + "*" * idle, "%.2f" % step,
-                          "%.2f" % statistics.pstdev([r["step_ms"] for r in runs]), "%.1f" % rate,
-                          shown(rate / local if local else None, "%.2f"),
-                          shown(middle(runs, lambda r: r["overlap"]), "%.2f"),
-                          shown(middle(runs, lambda r: r["hit_rate"]), "%.3f"),
-                          "%.1f" % moved if n else "-", "%.1f" % max(r["steal"] for r in runs), len(runs)))
         for n in args.servers:
             for gbit in args.gbit:
-                auto, *others = (steps.get((n, gbit, mode)) for mode in ("auto", "pull", "push"))
-                if auto and all(others):
-                    print(f"{context:8} {n:7} {gbit or '-':>6} auto / the better of pull and push: "
-                          f"{auto / min(others):.3f}")
+                bench.hosts.limit(gbit)
+                with bench.servers(n) as addresses:
+                    sides, steal = bench.run(context, addresses)
+                results.append({"context": context, "servers": n, "gbit": gbit, "steal": steal, "sides": sides})
+                show(context, n, gbit, sides, steal)
 
 
 def main():
@@ -244,37 +208,32 @@ def main():
     parser.add_argument("--servers", type=numbers, default="2")
     parser.add_argument("--modes", type=lambda text: text.split(","), default="local,pull,push,auto")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=24)
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=32, help="turns")
+    parser.add_argument("--device", type=int, default=47 << 20, help="bytes of device memory per sequence")
+    parser.add_argument("--server-bytes", default="10G", help="of each")
     parser.add_argument("--policy", default="a2ats+ --preset fast")
     parser.add_argument("--netns", action="store_true")
     parser.add_argument("--gbit", type=lambda text: numbers(text, float), default="0")
     parser.add_argument("--pin", action="store_true")
     parser.add_argument("--server-threads", type=int, default=1)
-    parser.add_argument("--json", metavar="FILE", help="write every run there")
+    parser.add_argument("--json", metavar="FILE", help="write every point there")
     args, args.more = parser.parse_known_args()
     unknown = set(args.modes) - set(REMOTE + HERE)
     if unknown or min(args.servers) < 1 or (any(args.gbit) and not args.netns):
         parser.error(f"modes {', '.join(unknown)}: not known" if unknown else
                      "--servers: 1 or more" if min(args.servers) < 1 else "--gbit: links are limited with --netns alone")
-    results = {}
-    try:
-        with tempfile.TemporaryDirectory() as folder, Hosts(max(args.servers) + 1, args.netns) as hosts:
-            bench = Bench(args, hosts, folder)
-            for context in args.contexts:
-                measure(args, bench, context, results)
-    except KeyboardInterrupt:
-        print("interrupted: medians of what was run", file=sys.stderr)
-    print(f"batch {args.batch}, policy {args.policy}, {args.steps} steps a run, in turns"
+    results = []
+    print(f"batch {args.batch}, policy {args.policy}, {args.steps} turns of one step each"
           + (", worker and servers on a core each" if args.pin else "")
-          + (", over network namespaces" if args.netns else ", over loopback"))
-    table(args, results)
-    if any(not r["kv_bytes"]["remote"] for (_, n, _, _), runs in results.items() for r in runs if n):
-        print("* all blocks fitted into this process's frames: nothing lay on the servers")
+          + (", over network namespaces" if args.netns else ", over loopback")
+          + f"; ratios to {args.modes[0]}'s step; *: nothing lay on the servers")
+    print(LINE % ("context", "servers", "Gbit/s", "mode", "step ms", "spread", "tokens/s", "of first", "overlap", "found",
+                  "net MB", "steal %"), flush=True)
+    with tempfile.TemporaryDirectory() as folder, Hosts(max(args.servers) + 1, args.netns) as hosts:
+        measure(args, Bench(args, hosts, folder), results)
     if args.json:
         with open(args.json, "w", encoding="utf-8") as file:
-            json.dump([{"context": c, "servers": n, "gbit": g, "mode": m, "runs": runs}
-                       for (c, n, g, m), runs in results.items()], file)
+            json.dump(results, file)
 
 
 if __name__ == "__main__":
