@@ -5,6 +5,7 @@ an end without leftovers whatever dies.
 
 usage: job.py QUARRY MAKE_GGUF
 """
+import functools
 import json
 import os
 import pathlib
@@ -48,6 +49,12 @@ def model():
 
 def generate(*more, text=None, n=24):
     return (QUARRY, "generate", "-m", model(), "-f", text or path("t.txt", TEXT), "-n", n, *SMALL, *more)
+
+
+@functools.cache
+def long_alone():
+    """What a single process says to LONG."""
+    return dist.run([*map(str, generate(*LONG))], timeout=200)
 
 
 def children(sid):
@@ -154,8 +161,8 @@ class Job(dist.Case):
         return dist.mpirun(3, *generate(*MEMORY, *LONG), meanwhile=when_it_answers, timeout=timeout)
 
     def test_a_server_that_dies_in_use_changes_nothing(self):
-        alone = dist.run([*map(str, generate(*LONG))])
-        done = self.long_run(lambda sid: os.kill(min(children(sid)), signal.SIGKILL), timeout=100)
+        alone = long_alone()
+        done = self.long_run(lambda sid: os.kill(min(children(sid)), signal.SIGKILL), timeout=200)
         self.assertEqual((done.code, done.stdout), (0, alone.stdout), str(done))
         self.assertIn("ended by signal 9; starting it again", done.stderr)
         self.assertRegex(done.stderr, "memory server rank . gone with .* computed again")
@@ -163,7 +170,7 @@ class Job(dist.Case):
     def test_a_server_that_hangs_changes_nothing(self):
         """It is let go on as soon as it is missed; or it is killed by its rank, while the worker waits, and a new one
         takes blocks."""
-        alone = dist.run([*map(str, generate(*LONG))])
+        alone = long_alone()
         for hangs in (False, True):
             def stop_one(sid, out):
                 dist.await_that("an answer", lambda: out.stat().st_size > 0)
@@ -180,7 +187,7 @@ class Job(dist.Case):
                     os.kill(first, signal.SIGCONT)
             with self.subTest(hangs=hangs):
                 done = dist.mpirun(3, *generate(*MEMORY, *LONG, "--set", "net.timeout_ms=500"), meanwhile=stop_one,
-                                   timeout=100)
+                                   timeout=200)
                 self.assertEqual((done.code, done.stdout), (0, alone.stdout), str(done))
                 self.assertEqual("ms and was killed; starting it again" in done.stderr, hangs, str(done))
                 self.assertEqual("computed again" in done.stderr, hangs, str(done))

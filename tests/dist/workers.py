@@ -17,7 +17,7 @@ import sys
 import unittest
 
 import dist
-from job import CONFIG, LONG, MEMORY, QUARRY, ROOT, SMALL, TEXT, await_that, model, path
+from job import CONFIG, LONG, MEMORY, QUARRY, ROOT, SMALL, TEXT, model, path
 
 PROMPTS = [f"{i}. {TEXT}" + "Once more, from the top. " * (i * 3 % 7) for i in range(7)]
 
@@ -133,11 +133,11 @@ class Workers(dist.Case):
 
     def test_a_worker_that_dies_is_named_and_finished_answers_come_out(self):
         def kill_worker(sid, out):
-            await_that("an answer", lambda: b"\n" in out.read_bytes())
+            dist.await_that("an answer", lambda: b"\n" in out.read_bytes())
             for pid in dist.session(sid):
                 if b"OMPI_COMM_WORLD_RANK=1\0" in pathlib.Path(f"/proc/{pid}/environ").read_bytes():
                     os.kill(pid, signal.SIGKILL)
-        done = dist.mpirun(3, *listed("--workers", 2, *MEMORY, *LONG), meanwhile=kill_worker, timeout=60)
+        done = dist.mpirun(3, *listed("--workers", 2, *MEMORY, *LONG), meanwhile=kill_worker, timeout=120)
         self.assertEqual(done.code, 128 + signal.SIGKILL, str(done))
         found = re.search(r"error: \d of 7 prompts have no answer: ([\d, ]+) \(rank 1: gone: ", done.stderr)
         self.assertIsNotNone(found, str(done))
