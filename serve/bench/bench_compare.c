@@ -247,7 +247,7 @@ static void report(struct compare *c)
             "%-14s %9s %7s %9s %9s %8s %8s %8s %8s %9s %8s\n",
             (unsigned long long)args->batch, (unsigned long long)args->context,
             (unsigned long long)c->done, "side", "ms/step", "+-", "tokens/s", "of first", "found",
-            "pulled", "pushed", "alone ms", "overlap");
+            "pulled", "pushed", "net MB", "alone ms", "overlap");
     }
     for (uint32_t i = 0; i < c->n; i++) {
         const struct figures f = figures_of(c, &c->sides[i]);
