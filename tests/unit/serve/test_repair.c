@@ -53,6 +53,9 @@ static void flip(struct qy_sequence *seq, uint32_t block, uint32_t layer, uint32
 {
     const struct qyi_layout *l = &seq->cache->layout;
 
+    if (seq->cache->tier.present) { /* blocks may still be on their way home */
+        assert_int_equal(qyi_tier_settle(seq, 1), QY_OK);
+    }
     assert_true(block < seq->n_sealed);
     seq->homes[block][qyi_layout_slab_at(l, layer, head) + 77] ^= 64;
 }
