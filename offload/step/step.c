@@ -29,6 +29,9 @@ void qyi_step_leave(struct qy_cache *cache, int clean)
 {
     struct qyi_step *step = &cache->step;
 
+    if (cache->tier.present) {
+        qyi_push_quiet(cache);
+    }
     /* where guesses fail, all pulls were given up */
     const int waits = cache->tier.present && qyi_ahead_settle(cache) == QY_OK;
 

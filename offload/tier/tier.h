@@ -180,6 +180,8 @@ void qyi_push_plan(struct qy_cache *cache, uint32_t layer);
 QY_MUST enum qy_status qyi_push_ask(struct qy_cache *cache, uint32_t layer,
                                     const struct qy_qkv *qkv);
 QY_MUST enum qy_status qyi_push_answer(struct qy_cache *cache, uint32_t layer);
+/* A step that is left: queries of micro-batches that were not answered are read no more. [noalloc] */
+void qyi_push_quiet(struct qy_cache *cache);
 /* Were costs measured, so that plans have estimates? */
 int qyi_plan_measured(const struct qy_cache *cache);
 static inline int qyi_pushes(const struct qyi_tier *tier, size_t place)

@@ -205,6 +205,22 @@ enum qy_status qyi_push_ask(struct qy_cache *cache, uint32_t layer, const struct
     return qyi_far_push_ask(cache, layer);
 }
 
+void qyi_push_quiet(struct qy_cache *cache)
+{
+    struct qyi_tier *t = &cache->tier;
+
+    for (uint32_t i = 0; i < cache->step.n_micro; i++) {
+        if (t->fetches[i].n_push > 0 &&
+            qy_stream_wait(t->out, t->fetches[i].asked, t->timeout_ns) != QY_OK) {
+            const enum qy_status st =
+                qyi_tier_give_up(cache); /* what was on its way home goes again */
+
+            (void)st; /* the step has failed, and says why */
+            return;
+        }
+    }
+}
+
 /* Attention over the rows that the device lacks, and that are in host memory. */
 static struct qy_attend_item host_item(const struct qy_cache *cache, uint32_t layer, uint32_t slice,
                                        uint32_t head)
