@@ -267,6 +267,32 @@ static inline const struct qyi_micro_batch *qyi_step_now(const struct qy_cache *
     return &cache->step.micro[cache->step.now];
 }
 
+/* Floats of a token's queries: of the group that reads one KV head, and of all heads. */
+static inline size_t qyi_group_floats(const struct qy_cache *cache)
+{
+    return (size_t)cache->group * cache->layout.head_dim;
+}
+
+static inline size_t qyi_token_floats(const struct qy_cache *cache)
+{
+    return (size_t)cache->params.shape.n_heads * cache->layout.head_dim;
+}
+
+/* The slot of the store that block b is in. */
+static inline uint32_t qyi_far_slot(const struct qy_sequence *seq, uint32_t b)
+{
+    return seq->cache->far.slots[seq->blocks[b]] - 1;
+}
+
+/* 0: block b is in host memory; 1 + a server's number. Nobody can now: the first is asked, who will not. */
+static inline uint32_t qyi_far_place(const struct qy_sequence *seq, uint32_t b)
+{
+    const uint32_t server =
+        seq->homes[b] ? 0 : qyi_store_where(seq->cache->far.store, qyi_far_slot(seq, b));
+
+    return seq->homes[b] ? 0 : 1 + (server == UINT32_MAX ? 0 : server);
+}
+
 /* The queries of the group that reads KV head `head`, of the slice's first row. */
 static inline const float *qyi_group_q(const struct qy_cache *cache, const struct qy_qkv *qkv,
                                        const struct qyi_slice *slice, uint32_t head)

@@ -135,3 +135,12 @@ uint64_t qyi_layout_blocks(const struct qyi_layout *layout, uint64_t n_tokens)
 {
     return (n_tokens >> layout->shift) + ((n_tokens & (layout->block_tokens - 1)) != 0);
 }
+
+void qyi_layout_name_tokens(uint32_t shift, const uint32_t *blocks, uint32_t *places, size_t n)
+{
+    const uint32_t mask = (1U << shift) - 1;
+
+    for (size_t i = 0; i < n; i++) {
+        places[i] = blocks[places[i] >> shift] << shift | (places[i] & mask);
+    }
+}

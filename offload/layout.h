@@ -56,6 +56,8 @@ size_t qyi_layout_slab_at(const struct qyi_layout *layout, uint32_t layer, uint3
 size_t qyi_layout_index_at(const struct qyi_layout *layout, uint32_t layer, uint32_t kv_head);
 /* Of rows at home. */
 size_t qyi_layout_home_at(const struct qyi_layout *layout, uint32_t layer, uint32_t kv_head);
+/* Places among some blocks, of 1 << shift tokens each, become token ids. */
+void qyi_layout_name_tokens(uint32_t shift, const uint32_t *blocks, uint32_t *places, size_t n);
 static inline size_t qyi_layout_home_slab(const struct qyi_layout *layout, uint32_t layer)
 {
     return layout->home ? layout->home[layer].slab_bytes : layout->slab_bytes;

@@ -31,11 +31,6 @@ static uint32_t n_heads(const struct qy_cache *cache)
     return cache->params.shape.n_heads;
 }
 
-static size_t token_floats(const struct qy_cache *cache)
-{
-    return (size_t)n_heads(cache) * cache->layout.head_dim;
-}
-
 /* ---- memory ----------------------------------------------------------------------------------- */
 
 /* Tokens of a question with n_blocks blocks, by its bytes and its answer's. */
@@ -43,7 +38,7 @@ static uint32_t fitting_tokens(const struct qy_cache *cache, uint32_t n_blocks)
 {
     const struct qy_cache_servers *servers = cache->params.servers;
     const size_t blocks = n_blocks * sizeof(uint32_t);
-    const size_t q_bytes = token_floats(cache) * sizeof(float);
+    const size_t q_bytes = qyi_token_floats(cache) * sizeof(float);
     const size_t ask = servers->call_bytes > blocks ? (servers->call_bytes - blocks) / q_bytes : 0;
     const size_t answer = servers->answer_bytes / (q_bytes + n_heads(cache) * sizeof(float));
     const size_t most = ask < answer ? ask : answer;
@@ -68,13 +63,13 @@ static size_t run_partials(const struct qy_cache *cache)
 uint64_t qyi_far_chunk_bytes(const struct qy_cache *cache)
 {
     const struct qy_cache_params *p = &cache->params;
-    const size_t partial = (token_floats(cache) + n_heads(cache)) * sizeof(float);
+    const size_t partial = (qyi_token_floats(cache) + n_heads(cache)) * sizeof(float);
 
     if (!qyi_far_chunk_wanted(cache)) {
         return 0;
     }
     return (uint64_t)p->max_step_tokens *
-               (partial + token_floats(cache) * sizeof(float) + sizeof(struct qy_copy_item)) +
+               (partial + qyi_token_floats(cache) * sizeof(float) + sizeof(struct qy_copy_item)) +
            sizeof(struct qy_copy_item) +
            QYI_FAR_RUNS *
                (run_partials(cache) * partial + p->servers->n * sizeof(struct qyi_store_request)) +
@@ -87,7 +82,7 @@ static int open_run(struct qy_cache *cache, struct qyi_far_run *run)
     const size_t partials = run_partials(cache);
 
     run->requests = qy_alloc_zero(mem, cache->params.servers->n * sizeof(*run->requests));
-    run->out = qy_alloc_zero(mem, partials * token_floats(cache) * sizeof(*run->out));
+    run->out = qy_alloc_zero(mem, partials * qyi_token_floats(cache) * sizeof(*run->out));
     run->lse = qy_alloc_zero(mem, partials * n_heads(cache) * sizeof(*run->lse));
     return !run->requests || !run->out || !run->lse;
 }
@@ -106,8 +101,8 @@ int qyi_far_chunk_open(struct qy_cache *cache)
     c->most_tokens = fitting_tokens(cache, 1);
     c->mode = (enum qy_plan_mode)cache->params.settings.plan_mode;
     c->mode = c->mode == QY_PLAN_AUTO ? QY_PLAN_PULL : c->mode; /* until costs are known */
-    c->q = qy_alloc_zero(mem, tokens * token_floats(cache) * sizeof(*c->q));
-    c->out = qy_alloc_zero(mem, tokens * token_floats(cache) * sizeof(*c->out));
+    c->q = qy_alloc_zero(mem, tokens * qyi_token_floats(cache) * sizeof(*c->q));
+    c->out = qy_alloc_zero(mem, tokens * qyi_token_floats(cache) * sizeof(*c->out));
     c->lse = qy_alloc_zero(mem, tokens * n_heads(cache) * sizeof(*c->lse));
     c->place = qy_alloc_zero(mem, cache->max_blocks);
     c->slots = qy_alloc_zero(mem, cache->max_blocks * sizeof(*c->slots));
@@ -141,16 +136,11 @@ void qyi_far_chunk_close(struct qy_cache *cache)
 
 /* ---- where blocks are ------------------------------------------------------------------------- */
 
-static uint32_t slot_of(const struct qy_sequence *seq, uint32_t b)
-{
-    return seq->cache->far.slots[seq->blocks[b]] - 1;
-}
-
 /* 1 + the server that would attend to the block; 0: nobody would. */
 static uint8_t place_of(const struct qy_sequence *seq, uint32_t b)
 {
     const uint32_t server =
-        seq->homes[b] ? UINT32_MAX : qyi_store_where(seq->cache->far.store, slot_of(seq, b));
+        seq->homes[b] ? UINT32_MAX : qyi_store_where(seq->cache->far.store, qyi_far_slot(seq, b));
 
     return server == UINT32_MAX ? 0 : (uint8_t)(1 + server);
 }
@@ -194,7 +184,7 @@ static uint32_t sort_slots(struct qyi_far_chunk *c, const struct qy_sequence *se
     c->first_slot[c->n_places] = at;
     for (uint32_t b = 0; b < seq->device_from; b++) {
         if (c->place[b] > 0) {
-            c->slots[next[c->place[b]]++] = slot_of(seq, b);
+            c->slots[next[c->place[b]]++] = qyi_far_slot(seq, b);
         }
     }
     return most;
@@ -221,7 +211,7 @@ struct qyi_chunk_work qyi_far_chunk_look(struct qy_cache *cache, uint32_t layer,
         return work;
     }
     const uint64_t by_work =
-        cache->far.store->chunk_work / (token_floats(cache) * (uint64_t)work.most_rows);
+        cache->far.store->chunk_work / (qyi_token_floats(cache) * (uint64_t)work.most_rows);
     c->run_tokens = fitting_tokens(cache, most);
     c->run_tokens = by_work < c->run_tokens ? (uint32_t)by_work : c->run_tokens;
     for (uint32_t i = 0; i < c->n_places; i++) {
@@ -241,7 +231,7 @@ static void start(struct qy_cache *cache, struct qyi_far_run *run)
 {
     struct qyi_far_chunk *c = &cache->far.chunk;
     const uint32_t left = c->n_tokens - c->next;
-    const size_t floats = token_floats(cache);
+    const size_t floats = qyi_token_floats(cache);
     uint32_t n = 0;
 
     run->n = 0;
@@ -294,7 +284,7 @@ static void take(struct qy_cache *cache, struct qyi_far_run *run)
     if (!c->failed) {
         c->failed =
             qy_device_merge(cache->dev, run->out, run->lse, run->batch.n, run->n * n_heads(cache),
-                            cache->layout.head_dim, c->out + run->first * token_floats(cache),
+                            cache->layout.head_dim, c->out + run->first * qyi_token_floats(cache),
                             c->lse + (size_t)run->first * n_heads(cache)) != QY_OK;
     }
 }

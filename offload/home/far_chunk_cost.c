@@ -140,7 +140,7 @@ static enum qy_status measure_device(struct qy_cache *cache, uint32_t n_tokens, 
 {
     const struct qyi_layout *l = &cache->layout;
     const uint32_t n_heads = cache->params.shape.n_heads;
-    const size_t floats = (size_t)n_heads * l->head_dim;
+    const size_t floats = qyi_token_floats(cache);
     const size_t bytes = n_tokens * floats * sizeof(float);
     const size_t mark = qy_arena_mark(&cache->arena);
     float *q = qy_arena_take(&cache->arena, bytes, 64);
@@ -153,7 +153,7 @@ static enum qy_status measure_device(struct qy_cache *cache, uint32_t n_tokens, 
         st = qy_stream_wait(t->in, qy_stream_record(t->in), t->timeout_ns);
     }
     for (uint32_t h = 0; h < l->n_kv_heads; h++) {
-        const size_t at = (size_t)h * cache->group * l->head_dim;
+        const size_t at = h * qyi_group_floats(cache);
 
         cache->step.chunks[h] = (struct qy_chunk_item){.q = q + at,
                                                        .q_stride = floats,
@@ -184,7 +184,7 @@ static enum qy_status measure_device(struct qy_cache *cache, uint32_t n_tokens, 
 enum qy_status qyi_far_chunk_measure(struct qy_cache *cache)
 {
     struct qyi_far_chunk *c = &cache->far.chunk;
-    const uint64_t token = (uint64_t)cache->params.shape.n_heads * cache->layout.head_dim;
+    const uint64_t token = qyi_token_floats(cache);
     /* chosen: a quarter of the longest question is long enough */
     const uint64_t most = cache->far.store->chunk_work / 4 / (token * cache->layout.block_tokens);
     const uint32_t segment = cache->tier.plan.segment_blocks;

@@ -47,7 +47,7 @@ static int trial_open(const struct qy_cache *cache, struct trial *t)
 {
     const struct qy_allocator *mem = &cache->rt->mem;
     const struct qyi_layout *l = &cache->layout;
-    const size_t floats = (size_t)cache->group * l->head_dim;
+    const size_t floats = qyi_group_floats(cache);
 
     *t = (struct trial){.cache = cache, .layer = l->n_layers / 2};
     t->row_bytes = qyi_layout_home_row(l, t->layer);
@@ -78,7 +78,7 @@ static struct qyi_store_request request(const struct trial *t, enum qyi_store_op
                                         uint32_t n)
 {
     const struct qy_cache *cache = t->cache;
-    const size_t floats = (size_t)cache->group * cache->layout.head_dim;
+    const size_t floats = qyi_group_floats(cache);
     float *out = t->out + i * (floats + cache->group);
     struct qyi_store_request r = {
         .op = op,

@@ -16,11 +16,6 @@
 #include <errno.h>
 #include <string.h>
 
-static size_t query_floats(const struct qy_cache *cache)
-{
-    return (size_t)cache->group * cache->layout.head_dim;
-}
-
 /* 0: none. */
 static uint32_t n_servers(const struct qy_cache *cache)
 {
@@ -41,7 +36,7 @@ static uint32_t n_questions(const struct qy_cache *cache)
 static size_t parts_bytes(const struct qy_cache *cache)
 {
     return (1 + n_servers(cache)) *
-           (sizeof(struct qyi_far_part) + (query_floats(cache) + cache->group) * sizeof(float));
+           (sizeof(struct qyi_far_part) + (qyi_group_floats(cache) + cache->group) * sizeof(float));
 }
 
 uint64_t qyi_far_push_bytes(const struct qy_cache *cache)
@@ -69,7 +64,7 @@ int qyi_far_push_open(struct qy_cache *cache)
     const size_t parts = items * p->n_places;
     p->parts = qy_alloc_zero(mem, parts * sizeof(*p->parts));
     p->n_parts = qy_alloc_zero(mem, items * sizeof(*p->n_parts));
-    p->out = qy_alloc_zero(mem, parts * query_floats(cache) * sizeof(*p->out));
+    p->out = qy_alloc_zero(mem, parts * qyi_group_floats(cache) * sizeof(*p->out));
     p->lse = qy_alloc_zero(mem, parts * cache->group * sizeof(*p->lse));
     for (int i = 0; i < QY_MICRO_BATCHES; i++) {
         struct qyi_far_reads *r = &p->questions[i];
@@ -101,28 +96,15 @@ void qyi_far_push_close(struct qy_cache *cache)
 
 /* ---- where rows are --------------------------------------------------------------------------- */
 
-static uint32_t slot_of(const struct qy_sequence *seq, uint32_t b)
-{
-    return seq->cache->far.slots[seq->blocks[b]] - 1;
-}
-
-/* 0: host memory; 1 + a server's number. Nobody can now: the first is asked, who will not. */
-static uint32_t place_of(const struct qy_sequence *seq, uint32_t b)
-{
-    const uint32_t server =
-        seq->homes[b] ? 0 : qyi_store_where(seq->cache->far.store, slot_of(seq, b));
-
-    return seq->homes[b] ? 0 : 1 + (server == UINT32_MAX ? 0 : server);
-}
-
 /* Do all of n > 0 rows lie at one place? */
 static int at_one_place(const struct qy_sequence *seq, const uint32_t *ids, uint32_t n)
 {
     const uint32_t shift = seq->cache->layout.shift;
-    const uint32_t first = place_of(seq, ids[0] >> shift);
+    const uint32_t first = qyi_far_place(seq, ids[0] >> shift);
 
     for (uint32_t i = 1; i < n; i++) {
-        if (ids[i] >> shift != ids[i - 1] >> shift && place_of(seq, ids[i] >> shift) != first) {
+        if (ids[i] >> shift != ids[i - 1] >> shift &&
+            qyi_far_place(seq, ids[i] >> shift) != first) {
             return 0;
         }
     }
@@ -157,8 +139,8 @@ static float *part_out(const struct qy_cache *cache, size_t place, uint32_t k)
 {
     const struct qyi_far_push *p = &cache->far.push;
 
-    return p->n_parts[place] == 1 ? cache->tier.push.out + place * query_floats(cache)
-                                  : p->out + (place * p->n_places + k) * query_floats(cache);
+    return p->n_parts[place] == 1 ? cache->tier.push.out + place * qyi_group_floats(cache)
+                                  : p->out + (place * p->n_places + k) * qyi_group_floats(cache);
 }
 
 static float *part_lse(const struct qy_cache *cache, size_t place, uint32_t k)
@@ -182,7 +164,7 @@ static void find_places(struct qy_cache *cache, const struct qy_sequence *seq, c
         if (i > 0 && (cache->cuts_lists || b == ids[i - 1] >> shift)) {
             where[i] = where[i - 1];
         } else {
-            where[i] = place_of(seq, b);
+            where[i] = qyi_far_place(seq, b);
         }
         if (i == 0 || b != ids[i - 1] >> shift) {
             qyi_home_far_touch(seq, b);
@@ -222,7 +204,7 @@ static void split(struct qy_cache *cache, uint32_t slice, size_t place)
         const uint32_t to = next[where[i]]++;
 
         ids[to] = old[i];
-        slots[to] = where[i] > 0 ? slot_of(seq, old[i] >> cache->layout.shift) : 0;
+        slots[to] = where[i] > 0 ? qyi_far_slot(seq, old[i] >> cache->layout.shift) : 0;
     }
     t->push.n_host[place] = counts[0];
 }
@@ -245,14 +227,14 @@ static void add_questions(struct qy_cache *cache, uint32_t layer, uint32_t slice
             .op = QYI_STORE_ATTEND,
             .slot = t->pull_slots[list + part->first],
             .data = part_out(cache, place, k),
-            .bytes = (query_floats(cache) + cache->group) * sizeof(float),
+            .bytes = (qyi_group_floats(cache) + cache->group) * sizeof(float),
             .list = {.ids = t->pull_ids + list + part->first,
                      .slots = t->pull_slots + list + part->first,
                      .n = part->n,
                      .layer = layer,
                      .head = (uint32_t)(place % cache->layout.n_kv_heads),
                      .place = part->place - 1,
-                     .q = t->push.q + place * query_floats(cache),
+                     .q = t->push.q + place * qyi_group_floats(cache),
                      .lse = part_lse(cache, place, k)}};
         q->seqs[q->n] = seq;
         q->blocks[q->n++] = t->pull_ids[list + part->first] >> cache->layout.shift;
@@ -342,7 +324,8 @@ static enum qy_status merge(struct qy_cache *cache)
             cache->step.slices[i / n_heads].seq->n_down > 0) {
             st = qy_device_merge(cache->dev, part_out(cache, i, 0), part_lse(cache, i, 0), n,
                                  cache->group, cache->layout.head_dim,
-                                 push->out + i * query_floats(cache), push->lse + i * cache->group);
+                                 push->out + i * qyi_group_floats(cache),
+                                 push->lse + i * cache->group);
         }
     }
     return st;
@@ -396,5 +379,5 @@ float *qyi_far_push_out(const struct qy_cache *cache, size_t place, float **lse)
         return part_out(cache, place, 0);
     }
     *lse = push->lse + place * cache->group;
-    return push->out + place * query_floats(cache);
+    return push->out + place * qyi_group_floats(cache);
 }

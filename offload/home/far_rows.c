@@ -105,7 +105,7 @@ static int add_row(struct qy_cache *cache, struct qyi_far_rows *rows, size_t pla
     } else {
         reads->requests[reads->n] = (struct qyi_store_request){
             .op = QYI_STORE_READ,
-            .slot = cache->far.slots[seq->blocks[b]] - 1,
+            .slot = qyi_far_slot(seq, b),
             .at = (uint64_t)page * granule,
             .data = rows->span + (size_t)(page - slab / granule) * granule,
             .bytes = bytes};

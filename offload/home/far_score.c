@@ -18,11 +18,6 @@
 #include <errno.h>
 #include <string.h>
 
-static size_t query_floats(const struct qy_cache *cache)
-{
-    return (size_t)cache->group * cache->layout.head_dim;
-}
-
 static const struct qy_sequence *sequence_of(const struct qy_cache *cache,
                                              const struct qy_select_item *it)
 {
@@ -30,20 +25,6 @@ static const struct qy_sequence *sequence_of(const struct qy_cache *cache,
 }
 
 /* ---- split ------------------------------------------------------------------------------------ */
-
-static uint32_t slot_of(const struct qy_sequence *seq, uint32_t b)
-{
-    return seq->cache->far.slots[seq->blocks[b]] - 1;
-}
-
-/* 0: here; 1 + a server's number. Nobody can now: the first is asked, who will not. */
-static uint32_t place_of(const struct qy_sequence *seq, uint32_t b)
-{
-    const uint32_t server =
-        seq->homes[b] ? 0 : qyi_store_where(seq->cache->far.store, slot_of(seq, b));
-
-    return seq->homes[b] ? 0 : 1 + (server == UINT32_MAX ? 0 : server);
-}
 
 /* The blocks of tokens lo .. hi - 1 by place. QY_ERR_INVALID: the first or the last is on a server, and not all
  * of its tokens may be chosen. */
@@ -60,7 +41,7 @@ static enum qy_status split(struct qy_cache *cache, const struct qy_select_item 
     uint32_t first = 0;
 
     for (uint32_t b = begin; b < end; b++) {
-        s->where[b] = (uint8_t)place_of(seq, b);
+        s->where[b] = (uint8_t)qyi_far_place(seq, b);
         next[s->where[b]]++;
         if (!seq->homes[b] && (b << shift < it->lo || (b + 1) << shift > it->hi)) {
             return QY_ERR_INVALID;
@@ -81,7 +62,7 @@ static enum qy_status split(struct qy_cache *cache, const struct qy_select_item 
         const size_t to = at + next[s->where[b]]++;
 
         s->blocks[to] = b;
-        s->slots[to] = seq->homes[b] ? 0 : slot_of(seq, b);
+        s->slots[to] = seq->homes[b] ? 0 : qyi_far_slot(seq, b);
         s->index[to] = seq->homes[b] ? seq->index[b] : NULL;
     }
     return QY_OK;
@@ -199,16 +180,10 @@ static int add_item(struct qy_cache *cache, const struct qy_select_item *it, uin
 
 /* ---- answered --------------------------------------------------------------------------------- */
 
-/* Places among some blocks become token ids. */
 static void name_tokens(const struct qy_cache *cache, const uint32_t *blocks,
                         const struct qyi_far_list *list)
 {
-    const uint32_t shift = cache->layout.shift;
-    const uint32_t mask = cache->layout.block_tokens - 1;
-
-    for (size_t i = 0; i < (size_t)cache->group * list->n; i++) {
-        list->ids[i] = blocks[list->ids[i] >> shift] << shift | (list->ids[i] & mask);
-    }
+    qyi_layout_name_tokens(cache->layout.shift, blocks, list->ids, (size_t)cache->group * list->n);
 }
 
 static enum qy_status score_own(struct qy_cache *cache, uint32_t n)
@@ -305,22 +280,13 @@ static enum qy_status send_queries(struct qy_cache *cache, const struct qy_selec
                                    uint32_t n)
 {
     struct qyi_far_score *s = &cache->far.score;
-    struct qyi_tier *t = &cache->tier;
 
     for (uint32_t i = 0; i < n; i++) {
         s->asks[i] = (struct qy_copy_item){.from = items[i].q,
-                                           .to = s->q + i * query_floats(cache),
-                                           .bytes = query_floats(cache) * sizeof(float)};
+                                           .to = s->q + i * qyi_group_floats(cache),
+                                           .bytes = qyi_group_floats(cache) * sizeof(float)};
     }
-    enum qy_status st = qy_stream_copy(t->out, s->asks, n);
-    if (st == QY_OK) {
-        st = qy_stream_wait(t->out, qy_stream_record(t->out), t->timeout_ns);
-    }
-    if (st == QY_OK) {
-        return QY_OK;
-    }
-    const enum qy_status given_up = qyi_tier_give_up(cache);
-    return given_up != QY_OK ? given_up : st == QY_AGAIN ? QY_ERR_DEVICE : st;
+    return qyi_tier_send_now(cache, s->asks, n);
 }
 
 /* Items first .. n - 1, as far as there is room; how many. */
@@ -334,8 +300,9 @@ static enum qy_status run_round(struct qy_cache *cache, const struct qy_select_i
     *done = 0;
     s->used = 0;
     s->questions.n = 0;
-    while (first + *done < n && add_item(cache, &items[first + *done], *done,
-                                         s->q + (first + *done) * query_floats(cache), &n_own)) {
+    while (first + *done < n &&
+           add_item(cache, &items[first + *done], *done,
+                    s->q + (first + *done) * qyi_group_floats(cache), &n_own)) {
         (*done)++;
     }
     if (*done == 0) {

@@ -181,10 +181,9 @@ uint64_t qyi_far_score_bytes(const struct qy_cache *cache)
     const struct sizes z = sizes_of(cache);
     return z.sequences * z.blocks * (2 * sizeof(uint32_t) + sizeof(uint8_t *)) +
            z.sequences * (z.places * sizeof(struct qyi_far_part) + sizeof(uint32_t)) +
-           z.items * (cache->group * cache->layout.head_dim * sizeof(float) +
-                      sizeof(struct qy_copy_item) + sizeof(uint32_t) +
-                      (z.places + 1) * sizeof(struct qyi_far_list) + sizeof(struct qy_best_item) +
-                      sizeof(void *)) +
+           z.items * (qyi_group_floats(cache) * sizeof(float) + sizeof(struct qy_copy_item) +
+                      sizeof(uint32_t) + (z.places + 1) * sizeof(struct qyi_far_list) +
+                      sizeof(struct qy_best_item) + sizeof(void *)) +
            2 * z.half + (z.questions + z.blocks) * read + z.standin +
            z.blocks * (1 + sizeof(uint8_t *));
 }
@@ -215,7 +214,7 @@ int qyi_far_score_open(struct qy_cache *cache)
     s->where = qy_alloc_zero(mem, z.blocks);
     s->parts = qy_alloc_zero(mem, z.sequences * z.places * sizeof(*s->parts));
     s->n_parts = qy_alloc_zero(mem, z.sequences * sizeof(*s->n_parts));
-    s->q = qy_alloc_zero(mem, z.items * cache->group * cache->layout.head_dim * sizeof(*s->q));
+    s->q = qy_alloc_zero(mem, z.items * qyi_group_floats(cache) * sizeof(*s->q));
     s->asks = qy_alloc_zero(mem, z.items * sizeof(*s->asks));
     s->lists = qy_alloc_zero(mem, z.items * z.places * sizeof(*s->lists));
     s->n_lists = qy_alloc_zero(mem, z.items * sizeof(*s->n_lists));

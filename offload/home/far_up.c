@@ -9,11 +9,6 @@
 
 /* ---- lists of reads ------------------------------------------------------------------------- */
 
-static uint32_t slot_of(const struct qy_sequence *seq, uint32_t b)
-{
-    return seq->cache->far.slots[seq->blocks[b]] - 1;
-}
-
 const uint8_t *qyi_far_reads_add(struct qyi_far_reads *reads, const struct qy_sequence *seq,
                                  uint32_t b, size_t at, size_t bytes)
 {
@@ -26,7 +21,7 @@ const uint8_t *qyi_far_reads_add(struct qyi_far_reads *reads, const struct qy_se
     }
     uint8_t *to = reads->staging + reads->used;
     reads->requests[reads->n] = (struct qyi_store_request){.op = QYI_STORE_READ,
-                                                           .slot = slot_of(seq, b),
+                                                           .slot = qyi_far_slot(seq, b),
                                                            .at = begin,
                                                            .data = to,
                                                            .bytes = end - begin};
@@ -150,7 +145,7 @@ static enum qy_status read_block(const struct qy_sequence *seq, uint32_t b, uint
     struct qy_cache *cache = seq->cache;
     const struct qyi_layout *l = &cache->layout;
     struct qyi_store_request request = {
-        .op = QYI_STORE_READ, .slot = slot_of(seq, b), .data = to, .bytes = l->block_bytes};
+        .op = QYI_STORE_READ, .slot = qyi_far_slot(seq, b), .data = to, .bytes = l->block_bytes};
     struct qyi_far_reads reads = {
         .requests = &request, .seqs = &seq, .blocks = &b, .n = 1, .capacity = 1};
     enum qy_status st = qyi_far_reads_start(cache, &reads);

@@ -60,18 +60,6 @@ static uint8_t **table(struct qyi_session *s, const struct qyi_remote_score *ite
     return to;
 }
 
-/* Places among the blocks that were asked for become token ids. */
-static void name_tokens(const struct qyi_session *s, const uint32_t *blocks, uint32_t *ids,
-                        uint32_t n)
-{
-    const uint32_t shift = s->bounds.shift;
-    const uint32_t mask = s->layout.block_tokens - 1;
-
-    for (uint32_t i = 0; i < n; i++) {
-        ids[i] = blocks[ids[i] >> shift] << shift | (ids[i] & mask);
-    }
-}
-
 /* Items first .. first + n - 1, of blocks from *blocks on; *to: where their answers go. */
 static enum qyi_remote_code score(struct qyi_session *s, const struct qyi_remote_scores *scores,
                                   uint32_t first, uint32_t n, const uint32_t **blocks, uint8_t **to)
@@ -109,7 +97,8 @@ static enum qyi_remote_code score(struct qyi_session *s, const struct qyi_remote
         return items ? QYI_REMOTE_FAILED : QYI_REMOTE_TOO_LARGE;
     }
     for (uint32_t i = 0; i < n; i++) {
-        name_tokens(s, *blocks, items[i].places, s->group * items[i].k);
+        qyi_layout_name_tokens(s->bounds.shift, *blocks, items[i].places,
+                               (size_t)s->group * items[i].k);
         *blocks += scores->items[first + i].n_blocks;
     }
     return QYI_REMOTE_DONE;

@@ -82,11 +82,6 @@ uint32_t qyi_reuse_more(const struct qy_cache_params *p)
 }
 
 /* Floats of one token's queries. */
-static size_t query_floats(const struct qy_cache *cache)
-{
-    return (size_t)cache->params.shape.n_heads * cache->params.shape.head_dim;
-}
-
 static int compares(const struct qy_cache *cache)
 {
     return cache->params.retrieval->reuse == QY_REUSE_COSINE;
@@ -96,7 +91,7 @@ uint64_t qyi_reuse_bytes(const struct qy_cache *cache)
 {
     const uint64_t layers = cache->params.shape.n_layers;
     const uint64_t queries =
-        cache->params.max_sequences * query_floats(cache) * (layers + 1) * sizeof(float);
+        cache->params.max_sequences * qyi_token_floats(cache) * (layers + 1) * sizeof(float);
 
     if (!qyi_reuse_wanted(&cache->params)) {
         return 0;
@@ -108,7 +103,7 @@ enum qy_status qyi_reuse_open(struct qy_cache *cache, struct qy_error *err)
 {
     const struct qy_cache_params *p = &cache->params;
     const struct qy_allocator *mem = &cache->rt->mem;
-    const size_t floats = p->max_sequences * query_floats(cache);
+    const size_t floats = p->max_sequences * qyi_token_floats(cache);
     struct qyi_reuse *r = &cache->reuse;
 
     if (!qyi_reuse_wanted(p)) {
@@ -156,15 +151,15 @@ void qyi_reuse_note(struct qy_cache *cache, const struct qy_qkv *qkv)
         const struct qyi_slice *s = &cache->step.slices[i];
 
         if (s->n_tokens == 1) {
-            memcpy(cache->reuse.q + i * query_floats(cache), qkv->q + s->row * qkv->stride,
-                   query_floats(cache) * sizeof(float));
+            memcpy(cache->reuse.q + i * qyi_token_floats(cache), qkv->q + s->row * qkv->stride,
+                   qyi_token_floats(cache) * sizeof(float));
         }
     }
 }
 
 static const float *query_now(const struct qy_cache *cache, uint32_t slice, uint32_t head)
 {
-    return cache->reuse.q + slice * query_floats(cache) +
+    return cache->reuse.q + slice * qyi_token_floats(cache) +
            (size_t)head * cache->group * cache->params.shape.head_dim;
 }
 
@@ -173,7 +168,7 @@ static float *query_last(const struct qy_cache *cache, uint32_t sequence, uint32
 {
     const size_t place = (size_t)sequence * cache->params.shape.n_layers + layer;
 
-    return cache->reuse.q_last + place * query_floats(cache) +
+    return cache->reuse.q_last + place * qyi_token_floats(cache) +
            (size_t)head * cache->group * cache->params.shape.head_dim;
 }
 

@@ -139,6 +139,12 @@ void qyi_tier_step_end(struct qy_sequence *seq);
 /* The way home failed: everything on it is given up, and will be sent again. Nothing is lost, for a
  * device block is kept until its home has arrived. QY_ERR_TIMEOUT: a write may still land. */
 QY_MUST enum qy_status qyi_tier_give_up(struct qy_cache *cache);
+/* Copies on a stream, and waits for them; QY_ERR_DEVICE also where it has no room. send: on the way home, of
+ * which a failure gives up everything, as above. [noalloc] */
+QY_MUST enum qy_status qyi_tier_copy_now(struct qy_cache *cache, struct qy_stream *stream,
+                                         const struct qy_copy_item *items, uint32_t n);
+QY_MUST enum qy_status qyi_tier_send_now(struct qy_cache *cache, const struct qy_copy_item *items,
+                                         uint32_t n);
 /* Seals what has arrived; wait != 0: waits for all. Gives device blocks back. [noalloc] */
 QY_MUST enum qy_status qyi_tier_settle(struct qy_sequence *seq, int wait);
 /* Tokens from n_tokens on are about to be cut: waits for what is on its way home, and forgets slots.

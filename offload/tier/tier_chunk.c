@@ -12,17 +12,12 @@
  */
 #include "offload/cache.h"
 
-static size_t token_floats(const struct qy_cache *cache)
-{
-    return (size_t)cache->params.shape.n_heads * cache->layout.head_dim;
-}
-
 /* Two parts of a chunk's output, and its log-sum-exps. */
 size_t qyi_tier_chunk_scratch(const struct qy_cache *cache)
 {
     return qyi_far_chunk_wanted(cache)
                ? 2 * ((size_t)cache->params.max_step_tokens *
-                          (token_floats(cache) + cache->params.shape.n_heads) * sizeof(float) +
+                          (qyi_token_floats(cache) + cache->params.shape.n_heads) * sizeof(float) +
                       64)
                : 0;
 }
@@ -32,7 +27,8 @@ size_t qyi_tier_chunk_scratch(const struct qy_cache *cache)
 /* Bytes of a push: questions and answers. */
 static uint64_t pushed_bytes(const struct qy_cache *cache, const struct qyi_chunk_work *w)
 {
-    const size_t token = (2 * token_floats(cache) + cache->params.shape.n_heads) * sizeof(float);
+    const size_t token =
+        (2 * qyi_token_floats(cache) + cache->params.shape.n_heads) * sizeof(float);
     const uint64_t blocks = w->far_rows >> cache->layout.shift;
 
     return (uint64_t)w->n_tokens * w->n_places * token + w->n_runs * blocks * sizeof(uint32_t);
@@ -53,22 +49,10 @@ static void count(struct qy_cache *cache, const struct qyi_chunk_work *w, int pu
 
 /* ---- pushed ----------------------------------------------------------------------------------- */
 
-/* Waits for what was queued on a stream. */
-static enum qy_status copy_now(struct qy_cache *cache, struct qy_stream *stream,
-                               const struct qy_copy_item *items, uint32_t n)
-{
-    const enum qy_status st = qy_stream_copy(stream, items, n);
-
-    if (st != QY_OK) {
-        return st == QY_AGAIN ? QY_ERR_DEVICE : st;
-    }
-    return qy_stream_wait(stream, qy_stream_record(stream), cache->tier.timeout_ns);
-}
-
 static enum qy_status send_queries(struct qy_cache *cache, const struct qy_qkv *qkv,
                                    const struct qyi_slice *s)
 {
-    const size_t floats = token_floats(cache);
+    const size_t floats = qyi_token_floats(cache);
     struct qyi_far_chunk *c = &cache->far.chunk;
 
     for (uint32_t i = 0; i < s->n_tokens; i++) {
@@ -76,12 +60,7 @@ static enum qy_status send_queries(struct qy_cache *cache, const struct qy_qkv *
                                              .to = c->q + i * floats,
                                              .bytes = floats * sizeof(float)};
     }
-    const enum qy_status st = copy_now(cache, cache->tier.out, c->copies, s->n_tokens);
-    if (st != QY_OK) {
-        const enum qy_status given_up = qyi_tier_give_up(cache);
-        return given_up == QY_OK ? st : given_up;
-    }
-    return QY_OK;
+    return qyi_tier_send_now(cache, c->copies, s->n_tokens);
 }
 
 /* The servers' part beside the device's, and the output made of both. */
@@ -96,7 +75,7 @@ static enum qy_status merge(struct qy_cache *cache, const struct qy_qkv *qkv,
         (struct qy_copy_item){.from = c->out, .to = out + floats, .bytes = floats * sizeof(float)};
     c->copies[1] =
         (struct qy_copy_item){.from = c->lse, .to = lse + heads, .bytes = heads * sizeof(float)};
-    const enum qy_status st = copy_now(cache, cache->tier.in, c->copies, 2);
+    const enum qy_status st = qyi_tier_copy_now(cache, cache->tier.in, c->copies, 2);
     return st == QY_OK ? qy_device_merge(cache->dev, out, lse, 2, heads, cache->layout.head_dim,
                                          qyi_group_out(cache, qkv, s, 0), NULL)
                        : st;

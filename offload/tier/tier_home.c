@@ -98,6 +98,29 @@ enum qy_status qyi_tier_give_up(struct qy_cache *cache)
     return st;
 }
 
+enum qy_status qyi_tier_copy_now(struct qy_cache *cache, struct qy_stream *stream,
+                                 const struct qy_copy_item *items, uint32_t n)
+{
+    const enum qy_status st = qy_stream_copy(stream, items, n);
+
+    if (st != QY_OK) {
+        return st == QY_AGAIN ? QY_ERR_DEVICE : st;
+    }
+    return qy_stream_wait(stream, qy_stream_record(stream), cache->tier.timeout_ns);
+}
+
+enum qy_status qyi_tier_send_now(struct qy_cache *cache, const struct qy_copy_item *items,
+                                 uint32_t n)
+{
+    const enum qy_status st = qyi_tier_copy_now(cache, cache->tier.out, items, n);
+
+    if (st != QY_OK) {
+        const enum qy_status given_up = qyi_tier_give_up(cache);
+        return given_up == QY_OK ? st : given_up;
+    }
+    return QY_OK;
+}
+
 void qyi_tier_step_end(struct qy_sequence *seq)
 {
     /* Once a coded block is home, its rows are what comes back from there: when it arrives must not

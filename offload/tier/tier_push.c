@@ -14,11 +14,6 @@
 #include "offload/cache.h"
 #include "offload/tier/link_cost.h"
 
-static size_t query_floats(const struct qy_cache *cache)
-{
-    return (size_t)cache->group * cache->layout.head_dim;
-}
-
 static int open_lists(struct qy_cache *cache)
 {
     const struct qy_allocator *mem = &cache->rt->mem;
@@ -26,8 +21,8 @@ static int open_lists(struct qy_cache *cache)
     struct qyi_push *p = &cache->tier.push;
 
     p->items = qy_alloc_zero(mem, items * sizeof(*p->items));
-    p->q = qy_alloc_zero(mem, items * query_floats(cache) * sizeof(*p->q));
-    p->out = qy_alloc_zero(mem, items * query_floats(cache) * sizeof(*p->out));
+    p->q = qy_alloc_zero(mem, items * qyi_group_floats(cache) * sizeof(*p->q));
+    p->out = qy_alloc_zero(mem, items * qyi_group_floats(cache) * sizeof(*p->out));
     p->lse = qy_alloc_zero(mem, items * cache->group * sizeof(*p->lse));
     p->n_rows = qy_alloc_zero(mem, items * sizeof(*p->n_rows));
     p->n_host = qy_alloc_zero(mem, items * sizeof(*p->n_host));
@@ -59,7 +54,7 @@ enum qy_status qyi_push_open(struct qy_cache *cache, struct qy_error *err)
          * residency). A high guess is soon put right by what is pulled, a low one never. */
         .costs = {.reuse = 19.0, .shared_threads = 1},
         .row_bytes = (uint32_t)qyi_layout_home_row(&cache->layout, cache->layout.n_layers / 2),
-        .query_bytes = (uint32_t)((2 * query_floats(cache) + cache->group) * sizeof(float))};
+        .query_bytes = (uint32_t)((2 * qyi_group_floats(cache) + cache->group) * sizeof(float))};
     p->far = p->params;
     p->far.mode =
         mode == QY_PLAN_AUTO ? QY_PLAN_PULL : mode; /* until costs are known: far_cost.c */
@@ -188,8 +183,8 @@ enum qy_status qyi_push_ask(struct qy_cache *cache, uint32_t layer, const struct
             if (qyi_pushes(t, place)) {
                 asks[n++] = (struct qy_copy_item){
                     .from = qyi_group_q(cache, qkv, &cache->step.slices[i], h),
-                    .to = t->push.q + place * query_floats(cache),
-                    .bytes = query_floats(cache) * sizeof(float)};
+                    .to = t->push.q + place * qyi_group_floats(cache),
+                    .bytes = qyi_group_floats(cache) * sizeof(float)};
             }
         }
     }
@@ -212,10 +207,7 @@ void qyi_push_quiet(struct qy_cache *cache)
     for (uint32_t i = 0; i < cache->step.n_micro; i++) {
         if (t->fetches[i].n_push > 0 &&
             qy_stream_wait(t->out, t->fetches[i].asked, t->timeout_ns) != QY_OK) {
-            const enum qy_status st =
-                qyi_tier_give_up(cache); /* what was on its way home goes again */
-
-            (void)st; /* the step has failed, and says why */
+            (void)!qyi_tier_give_up(cache); /* the step has failed, and says why */
             return;
         }
     }
@@ -227,7 +219,7 @@ static struct qy_attend_item host_item(const struct qy_cache *cache, uint32_t la
 {
     const size_t place = (size_t)slice * cache->layout.n_kv_heads + head;
     const struct qyi_tier *t = &cache->tier;
-    struct qy_attend_item item = {.q = t->push.q + place * query_floats(cache),
+    struct qy_attend_item item = {.q = t->push.q + place * qyi_group_floats(cache),
                                   .rows = qyi_home_rows(cache->step.slices[slice].seq, layer, head),
                                   .ids = t->pull_ids + place * cache->ids_capacity,
                                   .n = t->push.n_host[place],
@@ -255,9 +247,9 @@ static uint32_t home_items(struct qy_cache *cache, uint32_t layer, uint32_t *n_a
             cache->step.attends[(*n_attends)++] =
                 host_item(cache, layer, (uint32_t)(i / n_heads), (uint32_t)(i % n_heads));
         }
-        answers[n++] = (struct qy_copy_item){.from = t->push.out + i * query_floats(cache),
+        answers[n++] = (struct qy_copy_item){.from = t->push.out + i * qyi_group_floats(cache),
                                              .to = qyi_part_out(cache, i, QYI_PART_PUSHED),
-                                             .bytes = query_floats(cache) * sizeof(float)};
+                                             .bytes = qyi_group_floats(cache) * sizeof(float)};
         answers[n++] = (struct qy_copy_item){.from = t->push.lse + i * cache->group,
                                              .to = qyi_part_lse(cache, i, QYI_PART_PUSHED),
                                              .bytes = cache->group * sizeof(float)};
